@@ -1,0 +1,291 @@
+"""Adversarial attacks: white-box, gradient-based, inside a norm ball and the pixel box [0, 1].
+
+Every attack is `attack(classifier, images, labels, *, options)` and returns images. It is written
+for one image and takes one or many (`jaxrobust.batching`); radii and steps are in pixel units,
+whatever normalisation the classifier does inside.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import norms
+from jaxrobust.batching import is_concrete, per_image
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """-log softmax(logits)[label] for logits (k,)."""
+    return -jax.nn.log_softmax(logits)[label]
+
+
+def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """The largest other logit minus the label's: positive exactly when misclassified.
+
+    Carlini & Wagner 2017 (f_6 without the floor); unlike the cross-entropy its gradient does not
+    vanish when the classifier is very sure.
+    """
+    others = jnp.where(jnp.arange(logits.shape[0]) == label, -jnp.inf, logits)
+    return jnp.max(others) - logits[label]
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+
+
+def _resolve_loss(loss: str | Callable) -> Callable:
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be a function or one of {', '.join(LOSSES)}, got {loss!r}.")
+    return LOSSES[loss]
+
+
+def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restarts=1, **_):
+    norms.get(norm)
+    _resolve_loss(loss)
+    for name, value, least in (("epsilon", epsilon, 0), ("step_size", step_size, 0)):
+        if value is not None and is_concrete(value):
+            value = float(value)
+            if not least <= value < float("inf"):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value:g}.")
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    if random_start and key is None:
+        raise ValueError("key must be given when random_start is True, got None.")
+    if restarts > 1 and not random_start:
+        raise ValueError(
+            f"restarts must be 1 when random_start is False (all would be equal), got {restarts}."
+        )
+
+
+def _default_step_size(epsilon, steps, norm):
+    return epsilon if norm == "l1" else 1.5 * epsilon / steps
+
+
+def _ascend(objective, image, start, *, ball, epsilon, step_size, steps):
+    """Projected steepest ascent on `objective(image + delta)`; eq. 4 of the paper."""
+    # The perturbation that reaches the box; the sum is clipped once more against rounding.
+    lower, upper = -image, 1.0 - image
+    gradient_of = jax.grad(objective)
+
+    def step(_, delta):
+        gradient = gradient_of(jnp.clip(image + delta, 0.0, 1.0))
+        movable = jnp.where(gradient > 0, delta < upper, delta > lower)
+        return ball.project(
+            delta + step_size * ball.steepest(gradient, movable), epsilon, lower, upper
+        )
+
+    delta = jax.lax.fori_loop(0, steps, step, start)
+    return jnp.clip(image + delta, 0.0, 1.0)
+
+
+@per_image(static=("steps", "norm", "restarts", "random_start", "loss", "targeted"), check=_check)
+def pgd(
+    classifier: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    label: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    epsilon: float,
+    step_size: float | None = None,
+    steps: int,
+    norm: str = "linf",
+    restarts: int = 1,
+    random_start: bool = True,
+    loss: str | Callable = "cross_entropy",
+    targeted: bool = False,
+) -> jax.Array:
+    """Projected gradient descent (Madry et al. 2018; eq. 4 of the paper).
+
+    Each step goes `step_size` in the direction that is steepest in the norm and is projected onto
+    the intersection of ball and box. Of several restarts, the result is kept for each image that is
+    misclassified, and among equals the one of the highest loss; restart r draws its start from
+    `fold_in(key, r)`, so that more restarts never give a weaker attack.
+
+    Args:
+      classifier: callable pytree from one image to logits (k,).
+      images: (h, w, c) or (n, h, w, c) in [0, 1].
+      labels: () or (n,) integers: the true classes, or with `targeted` the wanted ones.
+      key: one key, or one for each image; needed for `random_start`.
+      epsilon: radius of the ball, in pixel units, at least 0.
+      step_size: length of a step in the norm, in pixel units. None: 1.5 epsilon / steps, the
+        evaluation protocol's; in l_1, where a step moves few pixels, epsilon.
+      steps: gradient steps, at least 1.
+      norm: "linf", "l2" or "l1".
+      restarts: independent random starts, at least 1.
+      random_start: start uniformly in the ball (clipped to the box) rather than at the image.
+      loss: "cross_entropy", "margin" or a function of (logits (k,), label).
+      targeted: lower the loss of the given label instead of raising it.
+
+    Returns:
+      Images of the same shape, within `epsilon` of the originals and inside [0, 1].
+
+    Raises:
+      TypeError, ValueError: for images, labels or options out of their range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> classifier = lambda image: jnp.stack([image.sum(), -image.sum()])
+      >>> image = jnp.full((1, 1, 3), 0.5)
+      >>> options = dict(epsilon=0.125, step_size=0.125, steps=3)
+      >>> pgd(classifier, image, 0, key=jax.random.key(0), **options).tolist()
+      [[[0.375, 0.375, 0.375]]]
+    """
+    ball, loss = norms.get(norm), _resolve_loss(loss)
+    if step_size is None:
+        step_size = _default_step_size(epsilon, steps, ball.name)
+    sign = -1.0 if targeted else 1.0
+
+    def objective(image):
+        return sign * loss(classifier(image), label)
+
+    def attempt(restart):
+        start = jnp.zeros_like(image)
+        if random_start:
+            sample = ball.sample(jax.random.fold_in(key, restart), image.shape, epsilon)
+            start = jnp.clip(image + sample, 0.0, 1.0) - image
+        return _ascend(
+            objective, image, start, ball=ball, epsilon=epsilon, step_size=step_size, steps=steps
+        )
+
+    adversarial = attempt(0)
+    if restarts == 1:
+        return adversarial
+
+    def score(image):
+        logits = classifier(image)
+        hit = jnp.argmax(logits) == label
+        return hit == targeted, sign * loss(logits, label)
+
+    def again(restart, best):
+        image, fooled, value = best
+        other = attempt(restart)
+        other_fooled, other_value = score(other)
+        better = (other_fooled & ~fooled) | ((other_fooled == fooled) & (other_value > value))
+        return jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), (other, other_fooled, other_value), best
+        )
+
+    return jax.lax.fori_loop(1, restarts, again, (adversarial, *score(adversarial)))[0]
+
+
+@per_image(static=("norm", "random_start", "loss", "targeted"), check=_check)
+def fgsm(
+    classifier: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    label: jax.Array,
+    *,
+    epsilon: float,
+    key: jax.Array | None = None,
+    random_start: bool = False,
+    step_size: float | None = None,
+    norm: str = "linf",
+    loss: str | Callable = "cross_entropy",
+    targeted: bool = False,
+) -> jax.Array:
+    """Fast gradient sign method: one steepest step (Goodfellow et al. 2015; eq. 3 of the paper).
+
+    Args:
+      classifier: callable pytree from one image to logits (k,).
+      images: (h, w, c) or (n, h, w, c) in [0, 1].
+      labels: () or (n,) integers: the true classes, or with `targeted` the wanted ones.
+      epsilon: radius of the ball, in pixel units, at least 0.
+      key: needed for `random_start`.
+      random_start: start uniformly in the ball, as "fast" adversarial training does.
+      step_size: `epsilon` when None; Wong et al. 2020 take 1.25 epsilon after a random start.
+      norm: "linf" (the sign of the gradient), "l2" or "l1".
+      loss: "cross_entropy", "margin" or a function of (logits (k,), label).
+      targeted: lower the loss of the given label instead of raising it.
+
+    Returns:
+      Images of the same shape, within `epsilon` of the originals and inside [0, 1].
+
+    Raises:
+      TypeError, ValueError: for images, labels or options out of their range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> classifier = lambda image: jnp.stack([image.sum(), -image.sum()])
+      >>> fgsm(classifier, jnp.full((1, 1, 3), 0.5), 0, epsilon=0.125).tolist()
+      [[[0.375, 0.375, 0.375]]]
+    """
+    # The function of one image below the decorator: this is already inside a compiled program.
+    return pgd.__wrapped__(
+        classifier,
+        image,
+        label,
+        key=key,
+        epsilon=epsilon,
+        step_size=epsilon if step_size is None else step_size,
+        steps=1,
+        norm=norm,
+        random_start=random_start,
+        loss=loss,
+        targeted=targeted,
+    )
+
+
+ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+
+
+def get(name: str) -> Callable:
+    """The attack of that name, as configs give it.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name not in ATTACKS:
+        near = difflib.get_close_matches(str(name), ATTACKS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}{hint}.")
+    return ATTACKS[name]
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raise now what `get(name)(…, **options)` would raise about its options, before any training.
+
+    Raises:
+      ValueError: for an unknown attack or option, a missing one, or a value out of its range.
+    """
+    parameters = inspect.signature(get(name)).parameters
+    known = [
+        option
+        for option, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("key", "batch_size")
+    ]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{option!r} is no option of the attack {name}; expected some of {', '.join(known)}."
+            )
+    missing = [
+        option
+        for option in known
+        if parameters[option].default is inspect.Parameter.empty and option not in options
+    ]
+    if missing:
+        raise ValueError(f"the attack {name} needs {', '.join(missing)}, got {options}.")
+    defaults = {option: parameters[option].default for option in known}
+    _check(key="given when the attack runs", **(defaults | options))
+
+
+def complete_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All options that an attack runs with, defaults filled in, as a report should state them."""
+    parameters = inspect.signature(get(name)).parameters
+    complete = {
+        option: parameter.default
+        for option, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("key", "batch_size")
+    }
+    complete |= {option: value for option, value in options.items() if option != "name"}
+    if name == "fgsm":
+        complete |= {"steps": 1, "restarts": 1}
+        complete["step_size"] = complete["step_size"] or complete["epsilon"]
+    if complete["step_size"] is None:
+        norm = norms.get(complete["norm"]).name
+        complete["step_size"] = _default_step_size(complete["epsilon"], complete["steps"], norm)
+    return complete

@@ -1,0 +1,307 @@
+"""One image in, one or many images through: the decorator that lifts every method.
+
+Attacks, sensitivity maps and filters are written as pure functions of one (height, width, channels)
+image. `per_image` compiles such a function and makes it take a batch as well, with the memory that
+it needs bounded by `batch_size`.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+# The name of the axis over the images of a batch: a model may ask for statistics across it.
+BATCH_AXIS = "images"
+
+_PLURALS = {"image": "images", "label": "labels"}
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers in `value` are known now, that is, not traced by jit, vmap or grad."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def as_pytree(classifier: Callable) -> Callable:
+    """The classifier as a callable pytree; a plain Python function is held as static.
+
+    Raises:
+      TypeError: when it cannot be called.
+    """
+    if not callable(classifier):
+        raise TypeError(
+            "classifier must be a function of one image that returns logits, "
+            f"got a {type(classifier).__name__}."
+        )
+    if jax.tree_util.all_leaves([classifier]):
+        return jax.tree_util.Partial(classifier)
+    return classifier
+
+
+@jax.jit
+def _logits(classifier, image):
+    return classifier(image)
+
+
+def num_classes(classifier: Callable, image_shape: tuple[int, ...]) -> int:
+    """How many logits the classifier gives for one image of this shape; traced once, never run.
+
+    Raises:
+      ValueError: when one image does not give a vector of logits.
+    """
+    image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
+    try:
+        logits = _logits.eval_shape(as_pytree(classifier), image)
+    except Exception as error:
+        error.add_note(
+            f"jaxrobust called the classifier with one image of shape {tuple(image_shape)}; "
+            "wrap a model that expects a batch with as_classifier(apply, variables, batched=True)."
+        )
+        raise
+    if getattr(logits, "ndim", None) != 1:
+        raise ValueError(
+            f"classifier must map one image of shape {tuple(image_shape)} to logits of shape "
+            f"(classes,), got {jax.tree.map(lambda leaf: leaf.shape, logits)}."
+        )
+    return logits.shape[0]
+
+
+def check_key(key: Any, count: int | None) -> jax.Array | None:
+    """The key, or the array of `count` keys, as new-style keys; None stays None.
+
+    Raises:
+      TypeError: when it is no key; old-style uint32 keys are accepted.
+      ValueError: when there are not as many keys as images (`count` None: one image).
+    """
+    if key is None:
+        return None
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise TypeError(f"key must be a jax.random.key, got {key!r}.")
+    if dtype == jnp.uint32:
+        key = jax.random.wrap_key_data(key)
+    if key.ndim and (count is None or key.shape != (count,)):
+        images = "one image" if count is None else f"{count} images"
+        raise ValueError(
+            f"key must be one key, or one for each of {images}, got shape {key.shape}."
+        )
+    return key
+
+
+@jax.jit
+def _extremes(array):
+    return jnp.min(array), jnp.max(array)
+
+
+def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
+    """The images as an array, after checking rank, dtype and (when concrete) range.
+
+    Raises:
+      TypeError: when they are not floating point.
+      ValueError: when they are neither (h, w, c) nor (n, h, w, c), are empty, or leave [0, 1].
+    """
+    dtype = getattr(images, "dtype", None)
+    if dtype is None:
+        images = np.asarray(images)
+        dtype = images.dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floating point in [0, 1], got dtype {dtype}"
+            + ("; divide uint8 pictures by 255." if dtype == np.uint8 else ".")
+        )
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise ValueError(
+            "images must have shape (height, width, channels) or (n, height, width, channels), "
+            f"got {tuple(images.shape)}."
+        )
+    images = jnp.asarray(images)
+    if unit_range and is_concrete(images):
+        low, high = (float(value) for value in _extremes(images))
+        if not (low >= 0.0 and high <= 1.0):
+            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}.")
+    return images
+
+
+def check_labels(labels: Any, count: int | None, classes: int) -> jax.Array:
+    """The labels as an int32 array, after checking shape, dtype and (when concrete) range.
+
+    Raises:
+      TypeError: when they are not integers.
+      ValueError: when there is not one label an image, or one is outside [0, classes).
+    """
+    if not is_concrete(labels):
+        labels = jnp.asarray(labels)
+    elif not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}.")
+    expected = () if count is None else (count,)
+    if labels.shape != expected:
+        raise ValueError(f"labels must have shape {expected}, got {labels.shape}.")
+    if is_concrete(labels):
+        low, high = (int(value) for value in _extremes(labels))
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels must lie in [0, {classes}), the classifier's classes, "
+                f"got {low if low < 0 else high}."
+            )
+    return jnp.asarray(labels, jnp.int32)
+
+
+def _lifted_signature(parameters) -> inspect.Signature:
+    """The method's signature as its users see it: plural images and labels, and `batch_size`."""
+    lifted = [
+        parameter.replace(name=_PLURALS.get(name, name))
+        for name, parameter in parameters.items()
+        if name != "sample_chunk"
+    ]
+    batch_size = inspect.Parameter("batch_size", inspect.Parameter.KEYWORD_ONLY, default=None)
+    return inspect.Signature([*lifted, batch_size])
+
+
+def _check_batch_size(batch_size: Any) -> None:
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if batch_size is not None and not (whole and batch_size >= 1):
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+
+
+def _batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
+    """The mesh and the mesh axes that cut the images apart, when they lie on several devices."""
+    if not is_concrete(images) or not isinstance(images.sharding, NamedSharding):
+        return None
+    spec = images.sharding.spec
+    if not spec or spec[0] is None or images.sharding.num_devices == 1:
+        return None
+    return images.sharding.mesh, spec[0]
+
+
+def _map_images(one: Callable, mapped: dict[str, Any], chunk: int | None) -> Any:
+    """`one` over the leading axis, at most `chunk` images at once."""
+    lifted = jax.vmap(one, axis_name=BATCH_AXIS)
+    count = mapped["image"].shape[0]
+    if chunk is None or chunk >= count:
+        return lifted(mapped)
+    # Chunks of one size, so that the program is compiled once and the padding is shorter than the
+    # number of chunks; the images that pad are the first ones again, and their results are dropped.
+    chunks = -(-count // chunk)
+    size = -(-count // chunks)
+    order = jnp.arange(chunks * size) % count
+    cut = jax.tree.map(lambda leaf: leaf[order].reshape(chunks, size, *leaf.shape[1:]), mapped)
+    results = jax.lax.map(lifted, cut)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)
+
+
+def per_image(
+    method: Callable | None = None,
+    *,
+    static: tuple[str, ...] = (),
+    samples: str | None = None,
+    unit_range: bool = True,
+    check: Callable[..., None] | None = None,
+) -> Callable:
+    """Lift a method of one image to one or many, compiled, with bounded memory.
+
+    The method's parameters are known by name: `classifier` is a callable pytree, `image` and
+    `label` are those of one image, `key` is that image's key. Every other keyword is an option,
+    traced (so that a sweep over it compiles once) unless it is listed in `static`. The lifted
+    method takes `images` (h, w, c) or (n, h, w, c), `labels` () or (n,), `key` one key (split for a
+    batch) or n keys, and the further keyword `batch_size`: the largest number of images x samples
+    evaluated at once on each device. A result never depends on what else is in its batch.
+
+    Args:
+      method: the function of one image.
+      static: options that the program depends on (numbers of steps, names, functions).
+      samples: the static option that says how many samples of one image the method evaluates; it
+        then receives `sample_chunk`, the number of them that it may evaluate at once.
+      unit_range: whether images must lie in [0, 1].
+      check: called with all options by keyword before anything is traced; raises on bad values.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> @per_image
+      ... def brighten(image, *, amount):
+      ...   return jnp.minimum(image + amount, 1.0)
+      >>> brighten(jnp.zeros((5, 8, 8, 3)), amount=0.5, batch_size=2).shape
+      (5, 8, 8, 3)
+    """
+    if method is None:
+        return functools.partial(
+            per_image, static=static, samples=samples, unit_range=unit_range, check=check
+        )
+    parameters = inspect.signature(method).parameters
+    has_classifier = "classifier" in parameters
+    signature = _lifted_signature(parameters)
+
+    def run(classifier, mapped, traced, *, fixed, chunk, sample_chunk, partition):
+        options = dict(fixed) | ({"sample_chunk": sample_chunk} if samples else {})
+
+        def one(classifier, traced, mapped):
+            arguments = {"classifier": classifier} if has_classifier else {}
+            return method(**arguments, **mapped, **traced, **options)
+
+        if mapped["image"].ndim == 3:
+            return one(classifier, traced, mapped)
+        if mapped.get("key") is not None and mapped["key"].ndim == 0:
+            mapped |= {"key": jax.random.split(mapped["key"], mapped["image"].shape[0])}
+
+        def many(classifier, traced, mapped):
+            return _map_images(lambda part: one(classifier, traced, part), mapped, chunk)
+
+        if chunk is None or partition is None:
+            return many(classifier, traced, mapped)
+        # Chunks are cut within each device's own images: nothing is gathered.
+        mesh, axes = partition
+        return jax.shard_map(
+            many,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(axes)),
+            out_specs=PartitionSpec(axes),
+            check_vma=False,
+        )(classifier, traced, mapped)
+
+    run.__name__ = method.__name__  # what profiles and compilation logs show
+    run = jax.jit(run, static_argnames=("fixed", "chunk", "sample_chunk", "partition"))
+
+    @functools.wraps(method)
+    def lifted(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        options = dict(bound.arguments)
+        batch_size = options.pop("batch_size")
+        _check_batch_size(batch_size)
+        classifier = as_pytree(options.pop("classifier")) if has_classifier else None
+        images = check_images(options.pop("images"), unit_range=unit_range)
+        count = images.shape[0] if images.ndim == 4 else None
+        mapped = {"image": images}
+        if check is not None:
+            check(**{name: value for name, value in options.items() if name != "labels"})
+        if "key" in parameters:
+            mapped["key"] = check_key(options.pop("key"), count)
+        if "label" in parameters:
+            classes = num_classes(classifier, images.shape[-3:])
+            mapped["label"] = check_labels(options.pop("labels"), count, classes)
+        fixed = tuple((name, options.pop(name)) for name in sorted(static))
+        for name, value in fixed:
+            if not isinstance(value, Hashable):
+                raise TypeError(f"{name} must be hashable, got a {type(value).__name__}.")
+        chunk, sample_chunk = batch_size, None
+        if samples is not None:
+            total = dict(fixed)[samples]
+            sample_chunk = total if batch_size is None else min(total, batch_size)
+            chunk = None if batch_size is None else max(1, batch_size // total)
+        return run(
+            classifier,
+            mapped,
+            options,
+            fixed=fixed,
+            chunk=chunk,
+            sample_chunk=sample_chunk,
+            partition=_batch_partition(images),
+        )
+
+    lifted.__signature__ = signature
+    return lifted

@@ -1,0 +1,177 @@
+"""Checkpoints of a run: written whole or not at all, and opened as a Classifier with one line."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrobust import models
+from jaxrobust.classifier import Classifier
+
+_CONFIG = "config.json"
+_FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run, the newest `keep` of them.
+
+    A checkpoint has three items: `variables` (all that a Classifier needs), `training` (the rest
+    of the state) and `data` (the state of the data iterator).
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None
+        )
+        self._folder = Path(folder).absolute() / _FOLDER
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=options, item_names=("variables", "training", "data")
+        )
+
+    def save(self, step: int, variables: Any, training: Any, data: dict) -> None:
+        """Begin to write the state after `step` steps; it becomes visible when it is complete."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                variables=ocp.args.StandardSave(variables),
+                training=ocp.args.StandardSave(training),
+                data=ocp.args.JsonSave(data),
+            ),
+            force=True,
+        )
+
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, variables: Any, training: Any) -> tuple[int, Any, Any, dict] | None:
+        """The newest checkpoint that can be read: step, variables, training, data; None if none is.
+
+        One that cannot be read is named in a warning and removed, and the one before is taken.
+
+        Args:
+          variables, training: pytrees of the same structure, whose shardings the result gets.
+        """
+        for step in reversed(self.steps()):
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        variables=ocp.args.StandardRestore(variables),
+                        training=ocp.args.StandardRestore(training),
+                        data=ocp.args.JsonRestore(),
+                    ),
+                )
+            except Exception as error:
+                _warn_unreadable(self._folder, step, error)
+                self._remove(step)
+                continue
+            return step, restored.variables, restored.training, restored.data
+        return None
+
+    def _remove(self, step: int) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self._folder / str(step), ignore_errors=True)
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Block until what was begun is written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, and end the background threads."""
+        self._manager.close()
+
+
+def _warn_unreadable(folder: Path, step: int, error: Exception) -> None:
+    first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+    logging.getLogger("jaxrobust").warning(
+        "The checkpoint %s of step %d cannot be read (%s: %s); the one before is used.",
+        folder / str(step),
+        step,
+        type(error).__name__,
+        first_line,
+    )
+
+
+def write_config(folder: str | Path, description: dict) -> None:
+    """Write `config.json`, whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (_CONFIG + ".tmp")
+    temporary.write_text(json.dumps(description, indent=2) + "\n")
+    temporary.replace(folder / _CONFIG)
+
+
+def read_config(folder: str | Path) -> dict | None:
+    """What `write_config` wrote, None when there is nothing."""
+    path = Path(folder) / _CONFIG
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def load(workdir: str | Path) -> Classifier:
+    """The classifier of the newest checkpoint in a folder.
+
+    Its arrays are not committed to a device: they follow the images that they are used with.
+
+    Args:
+      workdir: the folder of one run and seed, or a workdir that holds a single one.
+
+    Raises:
+      FileNotFoundError: when there is no such folder or no checkpoint in it.
+      ValueError: when the workdir holds several runs or seeds; the sentence lists them.
+    """
+    folder = _only_run(Path(workdir))
+    description = read_config(folder)
+    model = models.create(**description["model"])
+    template = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *description["image_shape"])))
+    )
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(template))
+    checkpoints = folder / _FOLDER
+    steps = sorted(
+        (int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True
+    )
+    with ocp.StandardCheckpointer() as reader:
+        for step in steps:
+            try:
+                variables = reader.restore(
+                    (checkpoints / str(step) / "variables").absolute(), template
+                )
+            except Exception as error:
+                _warn_unreadable(checkpoints, step, error)
+                continue
+            return Classifier(model, jax.tree.map(jnp.asarray, variables))
+    raise FileNotFoundError(f"{checkpoints} holds no checkpoint that can be read.")
+
+
+def runs(workdir: str | Path) -> list[Path]:
+    """The folders under a workdir (or itself) that hold the checkpoints of one run and seed."""
+    workdir = Path(workdir)
+    if (workdir / _FOLDER).is_dir():
+        return [workdir]
+    return sorted(path.parent for path in workdir.glob(f"*/seed*/{_FOLDER}"))
+
+
+def newest_step(folder: str | Path) -> int | None:
+    """The step of the newest checkpoint of one run and seed."""
+    steps = [int(path.name) for path in (Path(folder) / _FOLDER).iterdir() if path.name.isdigit()]
+    return max(steps, default=None)
+
+
+def _only_run(workdir: Path) -> Path:
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"{workdir} is no folder.")
+    found = runs(workdir)
+    if not found:
+        raise FileNotFoundError(f"{workdir} holds no checkpoints.")
+    if len(found) > 1:
+        choices = ", ".join(str(path) for path in found)
+        raise ValueError(f"{workdir} holds several trainings; name one of {choices}.")
+    return found[0]

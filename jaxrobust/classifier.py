@@ -1,0 +1,233 @@
+"""A classifier is a function: one image in [0, 1] in, logits out, weights along as an argument."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
+# ("conv 9", "conv 49") does not count them.
+SHORTCUT = "downsample"
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _apply(model, variables, images):
+    return model.apply(variables, images, train=False)
+
+
+@flax.struct.dataclass
+class Classifier:
+    """A Linen model and its variables as a callable pytree.
+
+    The model is static, the variables are leaves: the classifier goes through `jit`, `vmap` and
+    `grad` as an ordinary argument, and no weight becomes a constant of a compiled program.
+    Calling it evaluates the model in inference mode (`train=False`).
+
+    Attributes:
+      model: a Linen module with `__call__(images, *, train)` on (n, h, w, c) images in [0, 1],
+        which normalises them itself.
+      variables: its collections, `{"params": …, "batch_stats": …}`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import Classifier, models
+      >>> model = models.create("resnet8_small", num_classes=10)
+      >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
+      >>> classifier(jnp.zeros((32, 32, 3))).shape, classifier(jnp.zeros((4, 32, 32, 3))).shape
+      ((10,), (4, 10))
+    """
+
+    model: nn.Module = flax.struct.field(pytree_node=False)
+    variables: Any
+
+    @classmethod
+    def init(cls, key: jax.Array, model: nn.Module, image_shape: Sequence[int]) -> "Classifier":
+        """The model with freshly drawn weights, for images of shape (h, w, c)."""
+        if len(image_shape) != 3:
+            raise ValueError(
+                f"image_shape must be (height, width, channels), got {tuple(image_shape)}."
+            )
+        images = jnp.zeros((1, *image_shape))
+        return cls(model, jax.jit(functools.partial(model.init, train=False))(key, images))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits (k,) of one image (h, w, c), or (n, k) of a batch (n, h, w, c), in [0, 1]."""
+        images, single = _as_batch(images)
+        logits = _apply(self.model, self.variables, images)
+        return logits[0] if single else logits
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The pixel value per channel that the model's normalisation maps to zero.
+
+        Raises:
+          AttributeError: when the model does not say (it has no field `mean`).
+        """
+        if not hasattr(self.model, "mean"):
+            raise AttributeError(
+                f"{type(self.model).__name__} has no field `mean`, so its mean image is not known."
+            )
+        return self.model.mean
+
+    def conv_layers(self, image_shape: Sequence[int]) -> list[str]:
+        """Names of the convolutions of the main path, in depth order.
+
+        Projection shortcuts (any convolution below a module named "downsample") are not counted:
+        the paper's "conv 9" is `conv_layers(image_shape)[8]`. A convolution that is called again
+        is named "name#2", "name#3", …
+
+        Args:
+          image_shape: (h, w, c) of the images.
+        """
+        names: list[str] = []
+
+        def record(call, args, kwargs, context):
+            output = call(*args, **kwargs)
+            if context.method_name == "__call__" and _is_convolution(context.module):
+                name = "/".join(context.module.path)
+                repeats = sum(seen.split("#")[0] == name for seen in names)
+                names.append(f"{name}#{repeats + 1}" if repeats else name)
+            return output
+
+        # Not through `_apply`: a cached trace would not call the layers again.
+        with nn.intercept_methods(record):
+            jax.eval_shape(
+                lambda variables, images: self.model.apply(variables, images, train=False),
+                self.variables,
+                jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
+            )
+        return [name for name in names if SHORTCUT not in name.split("#")[0].split("/")]
+
+    def activations(self, images: jax.Array, layers: Sequence[str]) -> dict[str, jax.Array]:
+        """The outputs of the named convolutions, before normalisation and ReLU.
+
+        Args:
+          images: (h, w, c) or (n, h, w, c) in [0, 1].
+          layers: names as `conv_layers` gives them (shortcuts can be asked for as well).
+
+        Returns:
+          {name: (height, width, channels)}, with a leading n for a batch.
+
+        Raises:
+          ValueError: for a name that is no convolution of the model.
+        """
+        images, single = _as_batch(images)
+        if isinstance(layers, str):
+            raise TypeError(f"layers must be a list of names, got the string {layers!r}.")
+        found = _activations(self.model, self.variables, images, tuple(layers))
+        return {name: output[0] if single else output for name, output in found.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3), inline=True)
+def _activations(model, variables, images, layers):
+    _, state = model.apply(
+        variables,
+        images,
+        train=False,
+        capture_intermediates=lambda module, method: (
+            method == "__call__" and _is_convolution(module)
+        ),
+        mutable=["intermediates"],
+    )
+    found = {}
+    for path, outputs in jax.tree_util.tree_flatten_with_path(
+        state["intermediates"], is_leaf=lambda node: isinstance(node, tuple)
+    )[0]:
+        name = "/".join(entry.key for entry in path[:-1])
+        for repeat, output in enumerate(outputs):
+            found[f"{name}#{repeat + 1}" if repeat else name] = output
+    for name in layers:
+        if name not in found:
+            raise ValueError(f"layer {name!r} is no convolution; expected one of {list(found)}.")
+    return {name: found[name] for name in layers}
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    from jaxrobust.models.layers import Convolution  # models stand beside us, not below
+
+    return isinstance(module, (nn.Conv, Convolution))
+
+
+def _as_batch(images: jax.Array) -> tuple[jax.Array, bool]:
+    shape = np.shape(images)
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            "images must have shape (height, width, channels) or (n, height, width, channels), "
+            f"got {shape}."
+        )
+    single = len(shape) == 3
+    return (jnp.asarray(images)[None] if single else jnp.asarray(images)), single
+
+
+@flax.struct.dataclass
+class FunctionClassifier:
+    """What `as_classifier` returns: a function and its variables as a callable pytree."""
+
+    apply: Callable = flax.struct.field(pytree_node=False)
+    variables: Any
+    batched: bool = flax.struct.field(pytree_node=False)
+    normalization: tuple | None = flax.struct.field(pytree_node=False)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The pixel value per channel that the normalisation maps to zero."""
+        if self.normalization is None:
+            raise AttributeError("as_classifier was given no mean, so the mean image is not known.")
+        return self.normalization[0]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits (k,) of one image (h, w, c), or (n, k) of a batch (n, h, w, c), in [0, 1]."""
+        images, single = _as_batch(images)
+        if self.normalization is not None:
+            mean, std = (jnp.asarray(values, images.dtype) for values in self.normalization)
+            images = (images - mean) / std
+        if self.batched:
+            logits = self.apply(self.variables, images)
+        else:
+            logits = jax.vmap(self.apply, in_axes=(None, 0))(self.variables, images)
+        return logits[0] if single else logits
+
+
+def as_classifier(
+    apply: Callable[[Any, jax.Array], jax.Array],
+    variables: Any,
+    *,
+    batched: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> FunctionClassifier:
+    """Any `apply(variables, images) -> logits` as a classifier of images in [0, 1].
+
+    Args:
+      apply: a function of the weights and one image (h, w, c) or, with `batched`, a batch.
+      variables: its weights, a pytree of arrays.
+      batched: whether `apply` expects (n, h, w, c) and returns (n, k).
+      mean: per channel in [0, 1]; given when `apply` expects normalised input.
+      std: per channel in [0, 1]; given together with `mean`.
+
+    Raises:
+      TypeError: when `apply` is not callable.
+      ValueError: when only one of `mean` and `std` is given, or a std is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrobust import as_classifier
+      >>> classifier = as_classifier(lambda w, image: image.reshape(-1) @ w, jnp.ones((12, 2)))
+      >>> classifier(jnp.ones((2, 2, 3))).tolist()
+      [12.0, 12.0]
+    """
+    if not callable(apply):
+        raise TypeError(f"apply must be a function, got a {type(apply).__name__}.")
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean and std go together, got mean={mean} and std={std}.")
+    normalization = None
+    if mean is not None:
+        normalization = (tuple(map(float, mean)), tuple(map(float, std)))
+        if not all(value > 0 for value in normalization[1]):
+            raise ValueError(f"std must be positive, got {std}.")
+    return FunctionClassifier(apply, variables, batched, normalization)

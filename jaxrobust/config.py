@@ -1,0 +1,226 @@
+"""Every setting of a run, with the paper's ImageNet training as the default, and its checks.
+
+A file in `configs/` starts from `default()` and changes what is its own. Keys under `model` and
+under an attack are the fields of that model and the options of that attack; everywhere else an
+unknown key is an error.
+"""
+
+import difflib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxrobust import attacks
+
+# What may change between two calls with one workdir: how often to save and print, and what to
+# evaluate, which is then done again.
+NOT_TRAINING = ("checkpoint", "log_every_seconds", "evaluation", "runs", "seeds")
+
+
+def default() -> ConfigDict:
+    """The paper's setting: ResNet-50 on ImageNet, standard training, SGD for 90 epochs."""
+    return ConfigDict(
+        {
+            # Named variations of this config; each value overrides parts of it.
+            "runs": {"std": {}},
+            # Trainings from scratch: seeds of the weights, the order of the data and the attacks.
+            "seeds": (0,),
+            "dataset": {
+                "name": "imagenet2012",
+                "data_dir": None,  # where TFDS keeps its data sets; None: TFDS's default
+                "path": None,  # of an image_folder
+                "image_size": None,  # the network's input; None: the data set's own
+                "resize_size": None,  # shorter side before the centre crop in evaluation
+                "train_split": None,  # None: the catalogue's; "train[:90%]" works
+                "evaluation_split": None,
+                "augmentation": "auto",
+                "in_memory": "auto",
+                "workers": 0,  # processes that decode; 0: threads
+                "corrupt_images": "stop",  # or "skip": named and counted
+            },
+            # dtype "auto": bfloat16 on TPU and GPU, float32 on CPU. Other keys: the model's fields.
+            "model": {"name": "resnet50", "dtype": "auto"},
+            "batch_size": 256,  # of all devices together
+            "epochs": 90.0,
+            "steps": None,  # instead of epochs
+            "optimizer": {
+                "learning_rate": 0.1,
+                "momentum": 0.9,
+                "nesterov": False,
+                "weight_decay": 1e-4,
+                "decay_norm_and_bias": True,
+            },
+            # "step": times `factor` at each of the boundaries; "cosine": down to 0; "constant".
+            # Boundaries and warm-up are shares of the whole training.
+            "schedule": {
+                "name": "step",
+                "boundaries": (1 / 3, 2 / 3),
+                "factor": 0.1,
+                "warmup": 0.0,
+            },
+            # None: standard training. Else {"name": "fgsm" | "pgd", options of that attack}.
+            "attack": None,
+            "adversarial_share": 1.0,  # of each batch that is attacked
+            # BatchNorm inside the attack: running averages, or the batch's own statistics (then
+            # an image's perturbation depends on what else is in its batch).
+            "attack_batch_statistics": False,
+            "checkpoint": {"every_epochs": 1.0, "every_steps": None, "keep": 2},
+            "log_every_seconds": 10.0,
+            "evaluation": {
+                "batch_size": 256,
+                "seed": 0,
+                # name -> {"name": attack, options}; step_size None is 1.5 epsilon / steps.
+                "attacks": {
+                    "pgd_0.005": {"name": "pgd", "epsilon": 0.005, "steps": 10, "restarts": 10},
+                    "pgd_0.01": {"name": "pgd", "epsilon": 0.01, "steps": 10, "restarts": 10},
+                },
+                # Decided by shape or by texture, on data that has the split; None: when it has.
+                "cue_conflict": None,
+            },
+        }
+    )
+
+
+def for_run(config: ConfigDict, run: str) -> ConfigDict:
+    """The config of one named run: its overrides applied, `runs` reduced to it.
+
+    Raises:
+      ValueError: when there is no such run, or it overrides a key that does not exist.
+    """
+    if run not in config.runs:
+        raise ValueError(f"run must be one of {', '.join(config.runs)}, got {run!r}.")
+    single = config.copy_and_resolve_references()
+    overrides = single.runs[run].to_dict()
+    single.runs = {run: {}}
+    plain = to_plain(single)
+    _merge(plain, overrides, f"runs.{run}")
+    return ConfigDict(plain)
+
+
+def _merge(config: dict, overrides: dict, where: str) -> None:
+    for key, value in overrides.items():
+        if key not in config:
+            raise ValueError(f"{where}.{key} overrides no key of the config{_near(key, config)}.")
+        if isinstance(value, dict) and isinstance(config[key], dict) and key != "attack":
+            free = key in ("model", "attacks")
+            if free:
+                config[key].update(value)
+            else:
+                _merge(config[key], value, f"{where}.{key}")
+        else:
+            config[key] = value
+
+
+def _near(key: str, known: Any) -> str:
+    near = difflib.get_close_matches(str(key), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else f"; expected some of {', '.join(known)}"
+
+
+def to_plain(config: Any) -> Any:
+    """The config as plain dicts, lists and numbers, as it stands in `config.json`."""
+    if isinstance(config, ConfigDict):
+        config = config.copy_and_resolve_references().to_dict()
+    return json.loads(json.dumps(config))
+
+
+def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Where two plain configs differ, as "key: old, now new"."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += difference(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before!r}, now {after!r}")
+    return found
+
+
+def check(config: ConfigDict) -> None:
+    """Raise now what would go wrong later, before any training time is spent.
+
+    Raises:
+      ValueError: one sentence that names the key, its value and what was expected.
+    """
+    _check_keys(to_plain(config), to_plain(default()), "")
+    if not config.runs:
+        raise ValueError("runs must name at least one run, got none.")
+    _check_seeds(config.seeds)
+    for run in config.runs:
+        _check_run(for_run(config, run))
+
+
+def _check_keys(config: dict, known: dict, prefix: str) -> None:
+    for key in config:
+        if key not in known:
+            raise ValueError(f"unknown config key {prefix}{key}{_near(key, known)}.")
+    for key in known:
+        if key not in config:
+            raise ValueError(f"config key {prefix}{key} is missing.")
+    for key, value in known.items():
+        free = key in ("runs", "model", "attack", "attacks")
+        if isinstance(value, dict) and not free:
+            if not isinstance(config[key], dict):
+                raise ValueError(f"{prefix}{key} must hold {', '.join(value)}, got {config[key]}.")
+            _check_keys(config[key], value, f"{prefix}{key}.")
+
+
+def _check_seeds(seeds: Any) -> None:
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must be different whole numbers of at least 0, got {seeds}.")
+
+
+def _check_run(config: ConfigDict) -> None:
+    def positive(name: str, value: Any, whole: bool = False) -> None:
+        kind = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+            noun = "a whole number" if whole else "a number"
+            raise ValueError(f"{name} must be {noun} above 0, got {value!r}.")
+
+    def share(name: str, value: Any, lowest_allowed: bool = True) -> None:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1 or (value == 0 and not lowest_allowed):
+            low = "from 0" if lowest_allowed else "above 0, up"
+            raise ValueError(f"{name} must be {low} to 1, got {value!r}.")
+
+    positive("batch_size", config.batch_size, whole=True)
+    positive("evaluation.batch_size", config.evaluation.batch_size, whole=True)
+    positive("checkpoint.keep", config.checkpoint.keep, whole=True)
+    if (config.steps is None) == (config.epochs is None):
+        raise ValueError(
+            "exactly one of epochs and steps must be set (the other None), "
+            f"got epochs={config.epochs}, steps={config.steps}."
+        )
+    positive("epochs" if config.steps is None else "steps", config.steps or config.epochs)
+    every = config.checkpoint
+    if every.every_steps is None:
+        positive("checkpoint.every_epochs", every.every_epochs)
+    else:
+        positive("checkpoint.every_steps", every.every_steps, whole=True)
+    optimizer = config.optimizer
+    positive("optimizer.learning_rate", optimizer.learning_rate)
+    share("optimizer.momentum", optimizer.momentum)
+    share("optimizer.weight_decay", optimizer.weight_decay)
+    schedule = config.schedule
+    if schedule.name not in ("step", "cosine", "constant"):
+        raise ValueError(f"schedule.name must be step, cosine or constant, got {schedule.name!r}.")
+    share("schedule.warmup", schedule.warmup)
+    for boundary in schedule.boundaries:
+        share("schedule.boundaries", boundary)
+    share("adversarial_share", config.adversarial_share, lowest_allowed=False)
+    if config.attack is not None:
+        _check_attack("attack", config.attack)
+    for name, attack in config.evaluation.attacks.items():
+        _check_attack(f"evaluation.attacks.{name}", attack)
+
+
+def _check_attack(where: str, attack: Any) -> None:
+    options = to_plain(attack)
+    if not isinstance(options, dict) or "name" not in options:
+        raise ValueError(f"{where} must hold the attack's name and its options, got {attack}.")
+    name = options.pop("name")
+    try:
+        attacks.check_options(name, options)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -1,0 +1,221 @@
+"""Accuracy of a classifier on a whole split: clean, under attack, by shape or by texture."""
+
+import functools
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxrobust import attacks, logs
+from jaxrobust.classifier import Classifier
+from jaxrobust.data import pipeline
+
+# Seconds between two notes of how far an evaluation has come.
+_SAVE_EVERY = 30.0
+
+
+def hits(logits: jax.Array, label: jax.Array, top: int = 1) -> jax.Array:
+    """Whether the label is among the `top` largest logits, for logits (k,); ties count as hits.
+
+    Logits that are not finite never hit: a comparison with NaN would call them right.
+    """
+    larger = jnp.sum(logits > logits[label])
+    return (larger < top) & jnp.all(jnp.isfinite(logits))
+
+
+@functools.partial(jax.jit, static_argnames="attacked")
+def count(
+    classifier: Any,
+    batch: Mapping[str, jax.Array],
+    key: jax.Array,
+    *,
+    attacked: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (),
+) -> dict[str, jax.Array]:
+    """How many images of a padded batch are right: masked sums, never means.
+
+    Args:
+      classifier: callable pytree.
+      batch: `image` uint8 (n, h, w, c), `label`, `index` and `mask` (n,), perhaps `texture`.
+      key: each image's key is `fold_in(key, index)`: the result does not depend on how the split
+        is cut into batches or over devices.
+      attacked: (attack, its options) pairs, static.
+
+    Returns:
+      int32 scalars: `n`, `top1`, `top5`, `robust` (one for each attack: right when clean and under
+      attack), and `texture` where the batch has textures.
+    """
+    images = batch["image"].astype(jnp.float32) / 255.0
+    labels, mask = batch["label"], batch["mask"]
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"])
+    logits = jax.vmap(classifier)(images)
+
+    def total(right):
+        return jnp.sum(right & mask, dtype=jnp.int32)
+
+    clean = jax.vmap(hits)(logits, labels)
+    counts = {
+        "n": jnp.sum(mask, dtype=jnp.int32),
+        "top1": total(clean),
+        "top5": total(jax.vmap(functools.partial(hits, top=5))(logits, labels)),
+    }
+    if "texture" in batch:
+        counts["texture"] = total(jax.vmap(hits)(logits, batch["texture"]))
+    robust = []
+    for name, options in attacked:
+        adversarial = attacks.get(name)(classifier, images, labels, key=keys, **dict(options))
+        robust.append(total(clean & jax.vmap(hits)(jax.vmap(classifier)(adversarial), labels)))
+    return counts | {"robust": robust}
+
+
+def evaluate(
+    classifier: Any,
+    dataset: Any,
+    split: str,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    key: jax.Array,
+    attacks_by_name: Mapping[str, Mapping[str, Any]] | None = None,
+    partial_file: Path | None = None,
+    title: str = "evaluation",
+    every: float = 10.0,
+) -> dict[str, Any]:
+    """Counts over one split, as `count` gives them, but as Python integers.
+
+    Args:
+      classifier: callable pytree.
+      dataset: the `dataset` part of a config.
+      split: of the data set.
+      batch_size: images at once, over all devices.
+      mesh: with the axis "data".
+      key: of the attacks.
+      attacks_by_name: {name: {"name": attack, options}}.
+      partial_file: where to note how far it has come; an interrupted evaluation goes on from there.
+      title: of the progress line.
+      every: seconds between two progress lines.
+    """
+    attacked = tuple(
+        (attack["name"], tuple(sorted((k, v) for k, v in attack.items() if k != "name")))
+        for attack in (attacks_by_name or {}).values()
+    )
+    with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
+        total, done = _read_partial(partial_file, attacked, batch_size, split)
+        if done:
+            batches.set_state(total.pop("position"))
+        progress = logs.Progress(title, len(batches), images=batch_size, every=every)
+        noted = time.perf_counter()
+        for batch in batches:
+            counts = jax.device_get(count(classifier, batch, key, attacked=attacked))
+            counts = jax.tree.map(int, counts)
+            total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
+            done += 1
+            progress.mark(done)
+            if progress.due():
+                progress.show(done)
+            if partial_file and time.perf_counter() - noted > _SAVE_EVERY:
+                noted = time.perf_counter()
+                position = {"position": batches.get_state()}
+                note = {"settings": _settings(attacked, batch_size, split), "done": done}
+                _write_json(partial_file, note | {"total": total | position})
+        progress.close()
+    if total["n"] != batches.num_examples:
+        raise RuntimeError(
+            f"the split {split} has {batches.num_examples} examples, but {total['n']} were counted."
+        )
+    if partial_file and jax.process_index() == 0:
+        partial_file.unlink(missing_ok=True)
+    return total
+
+
+def _settings(attacked, batch_size, split) -> Any:
+    return json.loads(json.dumps([attacked, batch_size, split, jax.process_count()]))
+
+
+def _read_partial(partial_file, attacked, batch_size, split) -> tuple[dict, int]:
+    if partial_file is None or not partial_file.exists():
+        return {}, 0
+    note = json.loads(partial_file.read_text())
+    if note["settings"] != _settings(attacked, batch_size, split):
+        return {}, 0
+    return note["total"], note["done"]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    if jax.process_index() == 0:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content))
+        temporary.replace(path)
+
+
+def report(config: Any, classifier: Classifier, *, mesh: Mesh, folder: Path, title: str) -> dict:
+    """The evaluation that a config asks for, as it stands in results.json: rates in per cent.
+
+    Args:
+      config: of one run.
+      classifier: the trained one.
+      mesh: with the axis "data".
+      folder: of the run, for the notes of an interrupted evaluation.
+      title: of the progress lines.
+    """
+    settings = config.evaluation
+    key = jax.random.key(settings.seed)
+    data = pipeline.describe(config.dataset)
+    run = functools.partial(
+        evaluate,
+        classifier,
+        config.dataset,
+        batch_size=settings.batch_size,
+        mesh=mesh,
+        key=key,
+        every=config.log_every_seconds,
+    )
+    chosen = settings.attacks.to_dict()
+    total = run(
+        data.evaluation_split,
+        attacks_by_name=chosen,
+        partial_file=folder / "evaluation.partial.json",
+        title=f"{title}  evaluation",
+    )
+    results: dict[str, Any] = {
+        "clean": {
+            "top1": _per_cent(total["top1"], total["n"]),
+            "top5": _per_cent(total["top5"], total["n"]),
+            "n": total["n"],
+        },
+        "attacks": [
+            _attack_entry(attack, right, total)
+            for attack, right in zip(chosen.values(), total["robust"], strict=True)
+        ],
+    }
+    wanted = settings.cue_conflict
+    if wanted or (wanted is None and "cue_conflict" in data.splits):
+        total = run("cue_conflict", title=f"{title}  cue conflict")
+        results["cue_conflict"] = {
+            "shape": _per_cent(total["top1"], total["n"]),
+            "texture": _per_cent(total["texture"], total["n"]),
+            "n": total["n"],
+        }
+    return results
+
+
+def _attack_entry(attack: Mapping[str, Any], right: int, total: Mapping[str, int]) -> dict:
+    options = attacks.complete_options(attack["name"], attack)
+    return {
+        "name": attack["name"],
+        **{
+            name: options.get(name)
+            for name in ("norm", "epsilon", "steps", "step_size", "restarts", "random_start")
+        },
+        "robust_accuracy": _per_cent(right, total["n"]),
+        "defense_success_rate": _per_cent(right, total["top1"]),
+        "n": total["n"],
+    }
+
+
+def _per_cent(part: int, whole: int) -> float | None:
+    return 100.0 * part / whole if whole else None

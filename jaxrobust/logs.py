@@ -1,0 +1,135 @@
+"""What a person sees of a long run: the progress line, JSON lines and TensorBoard files."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss, or m:ss below an hour.
+
+    Example:
+      >>> clock(75), clock(3675)
+      ('1:15', '1:01:15')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Progress:
+    """One line that says how far a piece of work is, how fast, and how long it will still take.
+
+    On a terminal the line is rewritten; elsewhere a new line is printed each `every` seconds. The
+    rate is that of the recent past, without the first call (which compiles).
+
+    Args:
+      title: what is being done.
+      total: how many steps there are.
+      start: how many were done in an earlier session.
+      images: images a step.
+      every: seconds between two lines that are not on a terminal.
+    """
+
+    def __init__(
+        self, title: str, total: int, *, start: int = 0, images: int = 1, every: float = 10.0
+    ):
+        self.title, self.total, self.images, self.every = title, total, images, every
+        self.live = sys.stderr.isatty()
+        self.begun = time.perf_counter()
+        self.printed = self.begun if not self.live else 0.0
+        self.marks: list[tuple[float, int]] = []
+        self.start = start
+
+    def due(self) -> bool:
+        """Whether it is time for a line: the caller then gathers its figures and calls `show`."""
+        return time.perf_counter() - self.printed >= (0.5 if self.live else self.every)
+
+    def mark(self, done: int) -> None:
+        """Note that `done` steps are complete; the first mark begins the measuring of the rate."""
+        self.marks.append((time.perf_counter(), done))
+        if len(self.marks) > 20:
+            del self.marks[1:-15]
+
+    def rate(self) -> float | None:
+        """Images a second over the recent marks; None until there are two."""
+        if len(self.marks) < 2:
+            return None
+        (earlier, first), (later, last) = self.marks[max(0, len(self.marks) - 10)], self.marks[-1]
+        return (last - first) * self.images / max(later - earlier, 1e-9)
+
+    def show(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """Print the line."""
+        self.printed = time.perf_counter()
+        parts = [f"{self.title}  {done}/{self.total}"]
+        parts += [f"{name} {value:.4g}" for name, value in (figures or {}).items()]
+        rate = self.rate()
+        if rate:
+            parts.append(f"{rate:.4g} images/s")
+            parts.append(f"{clock((self.total - done) * self.images / rate)} left")
+        line = "  ".join(parts)
+        if self.live:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self, message: str | None = None) -> None:
+        """End the line; `message` is printed in its place."""
+        if self.live:
+            print("\r\x1b[K" if message else "", end="" if message else "\n", file=sys.stderr)
+        if message:
+            print(message, file=sys.stderr, flush=True)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.begun
+
+
+class MetricsWriter:
+    """Scalars to `metrics.jsonl` and to TensorBoard event files in a folder.
+
+    Args:
+      folder: of the run.
+      step: what was logged after this step is dropped: a resumed run writes it again.
+      active: False on all processes but the first, which then write nothing.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0, active: bool = True):
+        self.active = active
+        if not active:
+            return
+        from tensorboardX import SummaryWriter  # slow to import, and only runs need it
+
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._lines = path.open("a")
+        # purge_step hides from TensorBoard what an interrupted session logged beyond the checkpoint.
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append the scalars of one step."""
+        if not self.active:
+            return
+        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._lines.flush()
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self.active:
+            self._lines.close()
+            self._events.close()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """The lines of a file that may end in the middle of one, when its writer was killed."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

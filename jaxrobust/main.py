@@ -1,0 +1,55 @@
+"""Train (or resume) and evaluate every run of a config: python -m jaxrobust.main --config=…"""
+
+import logging
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of checkpoints and results; runs/<name of the config> if not given."
+)
+_MULTIHOST = flags.DEFINE_boolean(
+    "multihost", False, "Join the other processes of this job (jax.distributed) before anything."
+)
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    str(Path.home() / ".cache" / "jaxrobust" / "xla"),
+    "Folder where compiled programs are kept for the next call; empty for none.",
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}.")
+    import jax
+
+    if _MULTIHOST.value:
+        jax.distributed.initialize()
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    for name in ("absl", "orbax", "grain"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Only now: these read the devices, which a job of several hosts must join first.
+    from jaxrobust import study, train
+
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    try:
+        results = study.run(_CONFIG.value, workdir)
+    except (ValueError, TypeError, FileNotFoundError, train.NotFinite) as error:
+        if flags.FLAGS.verbosity > 0:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+    except train.TrainingStopped as stopped:
+        sys.exit(str(stopped))
+    if jax.process_index() == 0:
+        print(study.table(results))
+        print(f"written to {workdir / 'results.json'}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

@@ -1,0 +1,173 @@
+"""A study: named runs x seeds of one config, each in its own folder, and one table at the end."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxrobust import checkpoints, evaluate, train
+from jaxrobust import config as configs
+
+_FINISHED = "evaluation.json"
+_RESULTS = "results.json"
+
+
+def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
+    """Train and evaluate every run and seed of a config; what is finished is not done again.
+
+    Args:
+      config: runs x seeds; everything is checked before the first step.
+      workdir: gets `<run>/seed<k>/` for each training and `results.json`.
+
+    Returns:
+      The content of `results.json`: one entry a run and seed.
+
+    Raises:
+      ValueError: when the config is wrong, or the workdir holds another config's run.
+      NotFinite, TrainingStopped: from the training.
+    """
+    configs.check(config)
+    workdir = Path(workdir)
+    grid = [(name, seed) for seed in config.seeds for name in config.runs]
+    for name in config.runs:
+        train.check(configs.for_run(config, name))
+    _check_folders(config, workdir, grid)
+    results = []
+    for name, seed in grid:
+        results.append(_one(configs.for_run(config, name), workdir / name / f"seed{seed}", seed))
+        if jax.process_index() == 0:
+            _write(workdir / _RESULTS, results)
+    return results
+
+
+def _check_folders(config: ConfigDict, workdir: Path, grid: list[tuple[str, int]]) -> None:
+    """Every folder that exists must belong to this config, before the first run spends hours."""
+    for name, seed in grid:
+        folder = workdir / name / f"seed{seed}"
+        if checkpoints.read_config(folder) is not None:
+            train.prepare_folder(folder, train.describe(configs.for_run(config, name), seed))
+
+
+def _one(config: ConfigDict, folder: Path, seed: int) -> dict[str, Any]:
+    (name,) = config.runs
+    finished = folder / _FINISHED
+    settings = configs.to_plain(config.evaluation) | {"dataset": configs.to_plain(config.dataset)}
+    if finished.exists():
+        before = json.loads(finished.read_text())
+        if before["settings"] == settings:
+            return before["results"]
+    classifier = train.train(config, folder, seed=seed)
+    measured = evaluate.report(
+        config,
+        classifier,
+        mesh=train.data_mesh(),
+        folder=folder,
+        title=f"{name} seed {seed}",
+    )
+    step = checkpoints.newest_step(folder)
+    results = {"run": name, "seed": seed, "step": step, **measured}
+    if jax.process_index() == 0:
+        _write(finished, {"settings": settings, "results": results})
+    return results
+
+
+def _write(path: Path, content: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def mean_and_spread(values: list[float | None]) -> str:
+    """ "mean ± standard deviation" (n - 1) of several values, the value alone of one.
+
+    Example:
+      >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([97.5]), mean_and_spread([None])
+      ('2.0 ± 1.0', '97.5', '–')
+    """
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if not known:
+        return "–"
+    mean = f"{statistics.fmean(known):.1f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The results as one text table, a row a run, mean ± standard deviation over its seeds.
+
+    Both conventions of robustness stand side by side: `robust` counts all images, `defended` only
+    those that are classified correctly when clean.
+    """
+    rows: dict[str, list[dict]] = {}
+    for entry in results:
+        rows.setdefault(entry["run"], []).append(entry)
+    first = results[0]
+    header = [["", ""], ["clean", "top-1"], ["", "top-5"]]
+    for attack in first["attacks"]:
+        header += [[_attack_title(attack), "robust"], ["", "defended"]]
+    if "cue_conflict" in first:
+        header += [["cue conflict", "by shape"], ["", "by texture"]]
+    lines = [list(column) for column in zip(*header, strict=True)]
+    for name, entries in rows.items():
+        cells = [name if len(entries) == 1 else f"{name} ({len(entries)} seeds)"]
+        cells += [
+            mean_and_spread([entry["clean"][key] for entry in entries]) for key in ("top1", "top5")
+        ]
+        for index in range(len(first["attacks"])):
+            cells += [
+                mean_and_spread([entry["attacks"][index][key] for entry in entries])
+                for key in ("robust_accuracy", "defense_success_rate")
+            ]
+        if "cue_conflict" in first:
+            cells += [
+                mean_and_spread([entry["cue_conflict"][key] for entry in entries])
+                for key in ("shape", "texture")
+            ]
+        lines.append(cells)
+    return _aligned(lines, rule_after=2) + "\n" + _legend(first)
+
+
+def _attack_title(attack: dict[str, Any]) -> str:
+    epsilon = attack["epsilon"]
+    as_levels = epsilon * 255
+    radius = f"{as_levels:.0f}/255" if abs(as_levels - round(as_levels)) < 1e-6 else f"{epsilon:g}"
+    return f"{attack['name']} {attack['norm']} {radius}"
+
+
+def _legend(entry: dict[str, Any]) -> str:
+    lines = [
+        f"per cent of {entry['clean']['n']} images; robust: of all, defended: of those right when clean"
+    ]
+    for attack in entry["attacks"]:
+        settings = [f"steps {attack['steps']}"] if attack["steps"] else []
+        if attack["step_size"] is not None:
+            settings.append(f"step size {attack['step_size']:.4g}")
+        if attack["restarts"]:
+            settings.append(f"restarts {attack['restarts']}")
+        lines.append(f"{_attack_title(attack)}: {', '.join(settings)}")
+    return "\n".join(lines)
+
+
+def _aligned(lines: list[list[str]], rule_after: int) -> str:
+    # A group's title stands over two columns, so it must not widen its first one.
+    widths = [max(len(line[column]) for line in lines[1:]) for column in range(len(lines[0]))]
+    for column, title in enumerate(lines[0][:-1]):
+        if title:
+            widths[column + 1] = max(widths[column + 1], len(title) - widths[column] - 2)
+    text = []
+    title_line = ""
+    offset = 0
+    for column, title in enumerate(lines[0]):
+        if title:
+            title_line = title_line.ljust(offset) + title
+        offset += widths[column] + 2
+    text.append(title_line)
+    for line in lines[1:]:
+        cells = [line[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        text.append("  ".join(cells))
+    text.insert(rule_after, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(text)
