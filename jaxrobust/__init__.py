@@ -5,7 +5,6 @@ import importlib
 from jaxrobust.classifier import Classifier, as_classifier
 from jaxrobust.version import __version__
 
-
 # Imported at first use: attacking a model of one's own must not wait for the data libraries.
 _MODULES = ("attacks", "checkpoints", "models", "norms", "train")
 

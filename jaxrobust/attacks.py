@@ -162,7 +162,7 @@ def pgd(
         return hit == targeted, sign * loss(logits, label)
 
     def again(restart, best):
-        image, fooled, value = best
+        _, fooled, value = best
         other = attempt(restart)
         other_fooled, other_value = score(other)
         better = (other_fooled & ~fooled) | ((other_fooled == fooled) & (other_value > value))
@@ -260,7 +260,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in known:
             raise ValueError(
-                f"{option!r} is no option of the attack {name}; expected some of {', '.join(known)}."
+                f"{option!r} is no option of {name}; expected some of {', '.join(known)}."
             )
     missing = [
         option

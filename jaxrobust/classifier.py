@@ -20,6 +20,11 @@ def _apply(model, variables, images):
     return model.apply(variables, images, train=False)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _init(model, key, image_shape):
+    return model.init(key, jnp.zeros((1, *image_shape)), train=False)
+
+
 @flax.struct.dataclass
 class Classifier:
     """A Linen model and its variables as a callable pytree.
@@ -52,8 +57,7 @@ class Classifier:
             raise ValueError(
                 f"image_shape must be (height, width, channels), got {tuple(image_shape)}."
             )
-        images = jnp.zeros((1, *image_shape))
-        return cls(model, jax.jit(functools.partial(model.init, train=False))(key, images))
+        return cls(model, _init(model, key, tuple(image_shape)))
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits (k,) of one image (h, w, c), or (n, k) of a batch (n, h, w, c), in [0, 1]."""

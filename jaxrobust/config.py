@@ -72,8 +72,8 @@ def default() -> ConfigDict:
                 "seed": 0,
                 # name -> {"name": attack, options}; step_size None is 1.5 epsilon / steps.
                 "attacks": {
-                    "pgd_0.005": {"name": "pgd", "epsilon": 0.005, "steps": 10, "restarts": 10},
-                    "pgd_0.01": {"name": "pgd", "epsilon": 0.01, "steps": 10, "restarts": 10},
+                    "pgd_0_005": {"name": "pgd", "epsilon": 0.005, "steps": 10, "restarts": 10},
+                    "pgd_0_01": {"name": "pgd", "epsilon": 0.01, "steps": 10, "restarts": 10},
                 },
                 # Decided by shape or by texture, on data that has the split; None: when it has.
                 "cue_conflict": None,

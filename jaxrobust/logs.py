@@ -109,7 +109,7 @@ class MetricsWriter:
         temporary.write_text("".join(kept))
         temporary.replace(path)
         self._lines = path.open("a")
-        # purge_step hides from TensorBoard what an interrupted session logged beyond the checkpoint.
+        # Hides from TensorBoard what an interrupted session logged beyond the checkpoint.
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -1,10 +1,9 @@
 """Train (or resume) and evaluate every run of a config: python -m jaxrobust.main --config=…"""
 
-import logging
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
@@ -30,8 +29,8 @@ def main(argv: list[str]) -> None:
         jax.distributed.initialize()
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    for name in ("absl", "orbax", "grain"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     # Only now: these read the devices, which a job of several hosts must join first.
     from jaxrobust import study, train
 

@@ -43,7 +43,7 @@ class Norm:
 
 
 def _largest(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
-    """The largest t in [low, high] at which `holds(t)`; it holds at `low` and changes sides once."""
+    """The largest t in [low, high] at which `holds(t)`, which is true at `low` and turns once."""
 
     def halve(_, bounds):
         low, high = bounds

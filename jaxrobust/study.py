@@ -32,7 +32,9 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     """
     configs.check(config)
     workdir = Path(workdir)
-    grid = [(name, seed) for seed in config.seeds for name in config.runs]
+    # Standard runs first: they are what the others are compared with.
+    names = sorted(config.runs, key=lambda name: configs.for_run(config, name).attack is not None)
+    grid = [(name, seed) for seed in config.seeds for name in names]
     for name in config.runs:
         train.check(configs.for_run(config, name))
     _check_folders(config, workdir, grid)
@@ -139,7 +141,8 @@ def _attack_title(attack: dict[str, Any]) -> str:
 
 def _legend(entry: dict[str, Any]) -> str:
     lines = [
-        f"per cent of {entry['clean']['n']} images; robust: of all, defended: of those right when clean"
+        f"per cent of {entry['clean']['n']} images; "
+        "robust: of all, defended: of those that are right when clean"
     ]
     for attack in entry["attacks"]:
         settings = [f"steps {attack['steps']}"] if attack["steps"] else []

@@ -45,12 +45,12 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"{name} must be a multiple of the {devices} devices, got {size}.")
     data = pipeline.describe(config.dataset)
     model = models.create(**_model_fields(config, data))
-    if config.attack is not None and config.attack_batch_statistics:
-        if not hasattr(model, "batch_statistics_axis"):
-            raise ValueError(
-                f"attack_batch_statistics needs a model with a field batch_statistics_axis, "
-                f"got {config.model.name}."
-            )
+    batch_statistics = config.attack is not None and config.attack_batch_statistics
+    if batch_statistics and not hasattr(model, "batch_statistics_axis"):
+        raise ValueError(
+            "attack_batch_statistics needs a model with a field batch_statistics_axis, "
+            f"got {config.model.name}."
+        )
     if config.attack is not None and round(config.adversarial_share * config.batch_size) < 1:
         raise ValueError(
             f"adversarial_share {config.adversarial_share} of batch_size {config.batch_size} "

@@ -1,0 +1,17 @@
+"""ResNet-101 on ImageNet, standard training with the paper's settings.
+
+Command: python -m jaxrobust.main --config=configs/resnet101_std.py
+Needs:   python -m jaxrobust.data.prepare imagenet2012 (once)
+Cost:    90 epochs of 3 forward passes a step. Not yet timed by us.
+Expect:  the paper shows its maps (Figures 8-12, 18, 19) but states no accuracy
+"""
+
+from jaxrobust import config as configs
+
+
+def get_config():
+    config = configs.default()
+    config.model.name = "resnet101"
+    config.dataset.image_size = 224
+    config.runs = {"std": {}}
+    return config

@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxrobust import Classifier, attacks, batching, models
+
+
+@batching.per_image
+def shifted(image, *, key, amount):
+    return image * 0 + jax.random.uniform(key) + amount
+
+
+@batching.per_image(static=("samples",), samples="samples")
+def chunk_of(image, *, samples, sample_chunk):
+    return jnp.zeros_like(image) + sample_chunk
+
+
+IMAGES = jax.random.uniform(jax.random.key(0), (7, 4, 4, 3))
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 6, 7, 50])
+@pytest.mark.parametrize("outer", ["plain", "jit", "vmap"])
+def test_chunks_do_not_change_the_result(batch_size, outer):
+    keys = jax.random.split(jax.random.key(3), 7)
+    expected = jax.vmap(lambda key: jax.random.uniform(key))(keys) + 0.5
+
+    def method(images, key):
+        return shifted(images, key=key, amount=0.5, batch_size=batch_size)
+
+    if outer == "jit":
+        method = jax.jit(method)
+    if outer == "vmap":
+        result = jax.vmap(method)(IMAGES[None], jax.random.key(3)[None])[0]
+    else:
+        result = method(IMAGES, jax.random.key(3))
+    np.testing.assert_allclose(result[:, 0, 0, 0], expected, rtol=1e-6)
+
+
+def test_old_style_keys_are_accepted():
+    new = shifted(IMAGES, key=jax.random.key(3), amount=0.0)
+    old = shifted(IMAGES, key=jax.random.PRNGKey(3), amount=0.0)
+    np.testing.assert_array_equal(new, old)
+
+
+def test_batch_size_bounds_images_times_samples():
+    result = chunk_of(IMAGES, samples=10, batch_size=4)
+    assert result.max() == 4  # one image at once, four of its samples
+    assert chunk_of(IMAGES, samples=2, batch_size=6).max() == 2
+
+
+def test_memory_of_chunks_is_bounded():
+    """The compiled program's temporary memory falls with batch_size."""
+    model = models.create("resnet8_small", num_classes=5, width=4)
+    classifier = Classifier.init(jax.random.key(0), model, (16, 16, 3))
+    images = jnp.zeros((64, 16, 16, 3))
+
+    def temporary(batch_size):
+        def attack(classifier, images, labels):
+            return attacks.fgsm(classifier, images, labels, epsilon=0.1, batch_size=batch_size)
+
+        compiled = jax.jit(attack).lower(classifier, images, jnp.zeros(64, int)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(8) < 0.3 * temporary(None)
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_sharded_images_stay_where_they_are(batch_size):
+    model = models.create("resnet8_small", num_classes=5, width=4)
+    classifier = Classifier.init(jax.random.key(0), model, (16, 16, 3))
+    images = jax.random.uniform(jax.random.key(1), (32, 16, 16, 3))
+    labels = jnp.arange(32) % 5
+    options = dict(key=jax.random.key(2), epsilon=0.1, steps=2, batch_size=batch_size)
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    on_many = attacks.pgd(
+        classifier, jax.device_put(images, sharding), jax.device_put(labels, sharding), **options
+    )
+    assert on_many.sharding.is_equivalent_to(sharding, 4)
+    np.testing.assert_allclose(
+        on_many, attacks.pgd(classifier, images, labels, **options), atol=1e-6
+    )
+
+
+def test_nothing_is_compiled_twice():
+    model = models.create("resnet8_small", num_classes=5, width=4)
+    images, labels = jnp.zeros((3, 16, 16, 3)), jnp.zeros(3, int)
+
+    def call(seed, epsilon):
+        classifier = Classifier.init(jax.random.key(seed), model, (16, 16, 3))
+        attacks.pgd(
+            classifier,
+            images + 0.01 * seed,
+            labels,
+            key=jax.random.key(seed),
+            epsilon=epsilon,
+            steps=2,
+        ).block_until_ready()
+
+    call(0, 0.1)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: compiled.append(event) if "compile" in event else None
+    )
+    try:
+        call(1, 0.2)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not compiled
+
+
+def test_signature_is_the_users():
+    import inspect
+
+    names = list(inspect.signature(attacks.pgd).parameters)
+    assert names[:3] == ["classifier", "images", "labels"]
+    assert names[-1] == "batch_size"
