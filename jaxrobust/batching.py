@@ -44,7 +44,10 @@ def as_pytree(classifier: Callable) -> Callable:
 
 @jax.jit
 def _logits(classifier, image):
-    return classifier(image)
+    # Mapped, as the methods call it: the model may ask for statistics across the batch.
+    return jax.tree.map(
+        lambda logits: logits[0], jax.vmap(classifier, axis_name=BATCH_AXIS)(image[None])
+    )
 
 
 def num_classes(classifier: Callable, image_shape: tuple[int, ...]) -> int:

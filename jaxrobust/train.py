@@ -101,7 +101,7 @@ def prepare_folder(folder: Path, description: dict) -> None:
                 f"{folder} holds a run of another config ({'; '.join(differences)}): "
                 "give another workdir, or remove that folder."
             )
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and existing != description:
         checkpoints.write_config(folder, description)
 
 

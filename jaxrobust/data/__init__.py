@@ -1,0 +1,1 @@
+"""Data sets, from files to batches on the devices: `catalog`, `pipeline`, `prepare`."""

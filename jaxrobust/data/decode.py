@@ -1,0 +1,257 @@
+"""From encoded pictures to uint8 arrays of the network's size: decoding, crops and resizing."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+PADDING = 4
+"""Pixels that "crop_flip" pads on every side."""
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def decode(encoded: bytes | np.ndarray, *, name: str = "image", reduction: int = 1) -> np.ndarray:
+    """Decodes a picture of any common format to red, green and blue.
+
+    Grey pictures are repeated over the channels, transparency is dropped, CMYK, palettes and 16 bit
+    are converted. EXIF orientations are ignored, as they are by the usual ImageNet loaders.
+
+    Args:
+        encoded: The file's bytes; an array that is already decoded is only checked.
+        name: What to call the picture in an error.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster and
+            filtered (the inverse cosine transform leaves out the high frequencies). Other formats
+            ignore it.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ValueError: The picture cannot be decoded.
+
+    Example:
+        >>> import cv2, numpy as np
+        >>> _, png = cv2.imencode(".png", np.zeros((4, 6), np.uint8))
+        >>> decode(png.tobytes()).shape
+        (4, 6, 3)
+    """
+    if isinstance(encoded, np.ndarray):
+        return _check_array(encoded, name)
+    if encoded.startswith(_JPEG):
+        try:
+            if reduction == 1:
+                return simplejpeg.decode_jpeg(encoded, "RGB")
+            height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+            smallest = -(-height // reduction), -(-width // reduction)
+            return simplejpeg.decode_jpeg(
+                encoded, "RGB", min_height=smallest[0], min_width=smallest[1]
+            )
+        except ValueError:
+            pass  # CMYK, or damage: PIL converts the one and judges the other.
+    elif encoded.startswith(_PNG) and _PNG_END in encoded[-64:]:
+        # Twice as fast as PIL. OpenCV returns half a picture when the end is missing, so it is only
+        # asked when the end is there.
+        bgr = cv2.imdecode(
+            np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+        if bgr is not None:
+            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return _decode_with_pil(encoded, name)
+
+
+def _check_array(image: np.ndarray, name: str) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ValueError(
+            f"Images must be uint8 (height, width, 3), got {image.dtype} {image.shape} for {name}."
+        )
+    image = image if image.ndim == 3 else image[..., None]
+    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+
+
+def _decode_with_pil(encoded: bytes, name: str) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            if image.mode.startswith("I"):  # 16 bit: PIL's conversion would clip at 255.
+                grey = np.asarray(image).astype(np.uint32) >> 8
+                return np.repeat(np.minimum(grey, 255).astype(np.uint8)[..., None], 3, axis=-1)
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error …
+        raise ValueError(f"Cannot decode {name}: {error}.") from error
+
+
+def image_size(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG from its header; None for other formats or a broken header."""
+    if not encoded.startswith(_JPEG):
+        return None
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+    except ValueError:
+        return None
+    return height, width
+
+
+def random_crop_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
+    """Draws the crop of "Going deeper with convolutions", as torchvision does.
+
+    Args:
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        rng: Source of randomness.
+        scale: Range of the crop's share of the picture's area.
+        ratio: Range of width / height.
+
+    Returns:
+        Top, left, height and width in pixels.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        crop_height, crop_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < crop_height <= height and 0 < crop_width <= width:
+            top = int(rng.integers(0, height - crop_height + 1))
+            left = int(rng.integers(0, width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    # Very elongated pictures: the largest centred crop of an allowed ratio.
+    crop_height = min(height, round(width / ratio[0]))
+    crop_width = min(width, round(height * ratio[1]))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def crop_and_resize(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarray:
+    """Crops and resizes for training: fast, antialiased to within a good approximation.
+
+    PIL's bilinear interpolation is antialiased. OpenCV's is 8 times as fast but aliases, and its
+    INTER_AREA is as slow as PIL. So a Gaussian goes in front of the bilinear interpolation, with
+    the variance that its kernel lacks, (factor² - 1) / 6: as close to PIL as INTER_AREA, at a third
+    of the time. Beyond a factor of 3 the Gaussian is too wide to pay, and PIL is used.
+
+    Args:
+        image: uint8 (height, width, 3).
+        box: Top, left, height and width of the crop, in pixels.
+        size: Height and width of the result, in pixels.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    top, left, height, width = (round(side) for side in box)
+    crop = image[top : top + max(1, height), left : left + max(1, width)]
+    factors = crop.shape[0] / size, crop.shape[1] / size
+    if max(factors) > 3:
+        pil = Image.fromarray(np.ascontiguousarray(crop))
+        return np.asarray(pil.resize((size, size), Image.Resampling.BILINEAR))
+    if max(factors) > 1.05:
+        # OpenCV takes a σ of 0 for "derive it from the kernel"; 0.01 leaves the pixel as it is.
+        sigma_y, sigma_x = (math.sqrt(max(f * f - 1, 1e-3) / 6) for f in factors)
+        kernel = tuple(2 * math.ceil(1.6 * sigma) + 1 for sigma in (sigma_x, sigma_y))
+        crop = cv2.GaussianBlur(
+            crop, kernel, sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE
+        )
+    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def random_resized_crop(
+    encoded: bytes | np.ndarray, size: int, rng: np.random.Generator, *, name: str = "image"
+) -> np.ndarray:
+    """The training transform of ImageNet: a random crop, resized, mirrored half of the time.
+
+    A JPEG whose crop is at least twice the size asked for is decoded at 1/2, 1/4 or 1/8. The
+    fractions between them (5/8, 3/4, …) take longer than the whole picture, so they are left out.
+
+    Args:
+        encoded: As for `decode`.
+        size: Height and width of the result, in pixels.
+        rng: Source of randomness.
+        name: What to call the picture in an error.
+
+    Returns:
+        uint8 (size, size, 3).
+
+    Raises:
+        ValueError: The picture cannot be decoded.
+    """
+    full_size = image_size(encoded) if isinstance(encoded, bytes) else None
+    if full_size is None:
+        image = decode(encoded, name=name)
+        box = random_crop_box(*image.shape[:2], rng)
+    else:
+        box = random_crop_box(*full_size, rng)
+        factor = min(box[2:]) / size
+        reduction = max(r for r in (1, 2, 4, 8) if r <= max(1, factor))
+        image = decode(encoded, name=name, reduction=reduction)
+        fractions = image.shape[0] / full_size[0], image.shape[1] / full_size[1]
+        box = tuple(side * fractions[k % 2] for k, side in enumerate(box))
+    image = crop_and_resize(image, box, size)
+    return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
+
+
+def resize_and_center_crop(image: np.ndarray, resize_size: int, size: int) -> np.ndarray:
+    """The evaluation transform: shorter side to `resize_size`, then the central square.
+
+    PIL's antialiased bilinear interpolation, as torchvision's, so that published weights see what
+    they were trained for; only the part that is kept is computed.
+
+    Args:
+        image: uint8 (height, width, 3).
+        resize_size: Length of the shorter side, in pixels.
+        size: Height and width of the result, at most `resize_size`.
+
+    Returns:
+        uint8 (size, size, 3).
+
+    Example:
+        >>> resize_and_center_crop(np.zeros((300, 500, 3), np.uint8), 256, 224).shape
+        (224, 224, 3)
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    resized_height, resized_width = (int(resize_size * side / short) for side in (height, width))
+    top, left = round((resized_height - size) / 2), round((resized_width - size) / 2)
+    if (resized_height, resized_width) == (height, width):
+        return np.ascontiguousarray(image[top : top + size, left : left + size])
+    scale_y, scale_x = height / resized_height, width / resized_width
+    box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
+    box = (box[0], box[1], min(box[2], width), min(box[3], height))
+    pil = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(pil.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def pad_crop_flip(
+    image: np.ndarray, rng: np.random.Generator, *, padding: int = 4, flip: bool = True
+) -> np.ndarray:
+    """Pads with zeros, crops a random window of the old size, mirrors half of the time.
+
+    Args:
+        image: uint8 (height, width, 3).
+        rng: Source of randomness.
+        padding: Pixels on every side; 0 leaves the crop out.
+        flip: Whether to mirror at all.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    if padding:
+        height, width = image.shape[:2]
+        top, left = rng.integers(0, 2 * padding + 1, size=2)
+        padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        image = padded[top : top + height, left : left + width]
+    if flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)

@@ -1,0 +1,179 @@
+"""A user's own pictures: `path/train/<class>/*.jpg` and `path/validation/<class>/*.jpg`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
+from absl import logging
+from PIL import Image
+
+from jaxrobust.data import decode
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_SYNONYMS = ("validation", "val", "test")
+# What an intact file ends with; some writers append a few bytes more.
+_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """Random access to the pictures of one split, in the order of their class and file names.
+
+    Attributes:
+        files: The pictures.
+        labels: Their classes: positions in `class_names`.
+        class_names: Sorted names of the classes' folders.
+        native_size: Height and width of all pictures, in pixels; None where they differ.
+        skipped: The pictures that were left out because they cannot be read.
+    """
+
+    files: tuple[pathlib.Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    native_size: int | None
+    skipped: tuple[pathlib.Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, bytes | int]:
+        return {"image": self.files[index].read_bytes(), "label": self.labels[index]}
+
+    def describe(self, index: int) -> str:
+        """What to call a picture in a message."""
+        return str(self.files[index])
+
+
+def splits(path: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
+    """Folders of the splits that exist, by name.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no split in it.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset.path must be a folder, got {str(path)!r}.")
+    found = {name: root / name for name in ("train", *_SYNONYMS) if (root / name).is_dir()}
+    if not found:
+        raise FileNotFoundError(
+            f"{root} must hold folders train and {', '.join(_SYNONYMS[:2])} or {_SYNONYMS[2]}, "
+            "with one folder a class in each."
+        )
+    return found
+
+
+def find_split(path: str | os.PathLike[str], split: str) -> pathlib.Path:
+    """Folder of a split; "validation", "val" and "test" stand in for each other if need be."""
+    found = splits(path)
+    if split in found:
+        return found[split]
+    if split in _SYNONYMS:
+        for name in _SYNONYMS:
+            if name in found:
+                return found[name]
+    raise ValueError(f"Unknown split {split!r} of {path}: it must be one of {', '.join(found)}.")
+
+
+def open_split(path: str | os.PathLike[str], split: str, corrupt_images: str) -> ImageFolder:
+    """Lists a split and checks its pictures.
+
+    They are checked once, before training starts, and in parallel: left out later, they would
+    change the number of images, and with it the order of all that follow, in the middle of a run.
+    With "stop" only headers and file ends are read (all of the suspicious ones); with "skip" every
+    picture is decoded, since whatever passes here must not stop the run any more.
+
+    Args:
+        path: The folder of the splits.
+        split: Name of one of them.
+        corrupt_images: "stop" or "skip".
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+        ValueError: The classes of the splits differ, a class is empty, or a picture cannot be read.
+    """
+    return _open_split(str(find_split(path, split)), str(path), corrupt_images)
+
+
+@functools.lru_cache(maxsize=16)
+def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
+    class_names = _common_class_names(path)
+    files: list[pathlib.Path] = []
+    labels: list[int] = []
+    for label, class_name in enumerate(class_names):
+        pictures = sorted(
+            file
+            for file in (pathlib.Path(folder) / class_name).rglob("*")
+            if file.suffix.lower() in EXTENSIONS and file.is_file()
+        )
+        if not pictures:
+            raise ValueError(
+                f"Every class needs pictures ({', '.join(EXTENSIONS)}), got none in "
+                f"{pathlib.Path(folder) / class_name}."
+            )
+        files += pictures
+        labels += [label] * len(pictures)
+    check = functools.partial(_check, thoroughly=corrupt_images == "skip")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(check, files))
+    checked = zip(files, results, strict=True)
+    errors = [(file, result) for file, result in checked if isinstance(result, str)]
+    if errors and corrupt_images == "stop":
+        raise ValueError(
+            f"{errors[0][1]} ({len(errors)} of {len(files)} pictures in {folder} cannot be read; "
+            "dataset.corrupt_images='skip' leaves them out.)"
+        )
+    for _, message in errors:
+        logging.warning("Skipped: %s", message)
+    if errors:
+        logging.warning("Skipped %d of %d pictures in %s.", len(errors), len(files), folder)
+    kept = [k for k, result in enumerate(results) if not isinstance(result, str)]
+    if not kept:
+        raise ValueError(f"None of the {len(files)} pictures in {folder} can be read.")
+    sizes = {results[k] for k in kept}
+    height, width = next(iter(sizes))
+    return ImageFolder(
+        files=tuple(files[k] for k in kept),
+        labels=tuple(labels[k] for k in kept),
+        class_names=class_names,
+        native_size=height if len(sizes) == 1 and height == width else None,
+        skipped=tuple(file for file, _ in errors),
+    )
+
+
+def _common_class_names(path: str) -> tuple[str, ...]:
+    by_split = {
+        name: tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
+        for name, folder in splits(path).items()
+    }
+    first, class_names = next(iter(by_split.items()))
+    if not class_names:
+        raise ValueError(f"{path}/{first} must hold one folder a class, got none.")
+    for name, other in by_split.items():
+        if other != class_names:
+            differing = sorted(set(other) ^ set(class_names))
+            raise ValueError(
+                f"The splits of {path} must have the same classes, but {first} and {name} differ "
+                f"in {', '.join(differing[:5])}."
+            )
+    return class_names
+
+
+def _check(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:
+    """Height and width of a picture, or what is wrong with it."""
+    try:
+        end = _ENDS.get(file.suffix.lower())
+        if not thoroughly and end is not None:
+            with file.open("rb") as stream, Image.open(stream) as image:
+                width, height = image.size
+                stream.seek(max(0, file.stat().st_size - 64))
+                if end in stream.read():
+                    return height, width
+        return decode.decode(file.read_bytes(), name=str(file)).shape[:2]
+    except ValueError as error:
+        return str(error)
+    except Exception as error:
+        return f"Cannot decode {file}: {error}."

@@ -1,0 +1,112 @@
+"""Prepares a data set: `python -m jaxrobust.data.prepare DATASET [--data_dir=…]`.
+
+The catalogue's TFDS data sets are downloaded and written as array_record, which needs TensorFlow
+once: `pip install "jaxrobust[prepare]"`. The library's own data sets need nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxrobust.data import catalog, sources
+from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.data.decode import decode
+
+# Archives that have to be downloaded by hand: all of the inner tuples, one name of each.
+_BY_HAND = {
+    "imagenet2012": (
+        (("ILSVRC2012_img_train.tar",), ("ILSVRC2012_img_val.tar",)),
+        "https://image-net.org/download-images (registration required)",
+    ),
+    "tiny_imagenet": (
+        (("tiny-imagenet-200.zip", "tiny-imagenet-200"),),
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    ),
+}
+
+
+def prepare(
+    name: str, *, data_dir: str | None = None, manual_dir: str | None = None
+) -> dict[str, int]:
+    """Prepares a data set of the catalogue and checks the result.
+
+    Args:
+        name: Name in the catalogue.
+        data_dir: TFDS's folder; None is its default, ~/tensorflow_datasets.
+        manual_dir: Folder of archives downloaded by hand; None is data_dir/downloads/manual.
+
+    Returns:
+        Number of images of every split, counted in the files.
+
+    Raises:
+        ValueError: The name is unknown, or what was written is not what its description says.
+        FileNotFoundError: An archive that has to be downloaded by hand is not in place.
+        ModuleNotFoundError: TensorFlow is needed and not installed.
+    """
+    dataset = catalog.get(name)
+    if dataset.tfds_name is None:
+        raise ValueError(f"{name} is read as it is and needs no preparation.")
+    config, _ = resolve(DatasetConfig(name=name, data_dir=data_dir))
+    builder = sources.open_builder(config, dataset)
+    if not (builder.data_path.exists() and builder.is_prepared()):
+        _check_archives(name, builder, manual_dir)
+        if hasattr(builder, "prepare"):
+            builder.prepare(manual_dir=manual_dir)
+        else:
+            _prepare_with_tensorflow(name, builder, manual_dir)
+    return _check(config, dataset)
+
+
+def _check_archives(name: str, builder: Any, manual_dir: str | None) -> None:
+    archives, origin = _BY_HAND.get(name, ((), ""))
+    default = pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
+    folder = pathlib.Path(manual_dir) if manual_dir else default
+    missing = [names[0] for names in archives if not any((folder / n).exists() for n in names)]
+    if missing:
+        raise FileNotFoundError(f"Place {' and '.join(missing)} from {origin} in {folder}.")
+
+
+def _prepare_with_tensorflow(name: str, builder: Any, manual_dir: str | None) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModuleNotFoundError(
+            f"Preparing {name} needs TensorFlow, once: "
+            'run pip install "jaxrobust[prepare]" and try again.'
+        )
+    import tensorflow_datasets as tfds
+
+    builder.download_and_prepare(
+        file_format="array_record",
+        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
+    )
+
+
+def _check(config: DatasetConfig, dataset: catalog.Dataset) -> dict[str, int]:
+    sizes = {}
+    for split in sources.split_sizes(config, dataset):
+        # Opening compares the number of records with the description and the catalogue.
+        opened = sources.open_split(config, dataset, split)
+        decode(opened.records[0]["image"], name=opened.describe(0))
+        sizes[split] = len(opened)
+    return sizes
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m jaxrobust.data.prepare", description=__doc__)
+    parser.add_argument("dataset", metavar="DATASET", help=", ".join(catalog.names()))
+    parser.add_argument("--data_dir", help="TFDS's folder (default: ~/tensorflow_datasets)")
+    parser.add_argument("--manual_dir", help="archives downloaded by hand (default: in data_dir)")
+    options = parser.parse_args(arguments)
+    try:
+        sizes = prepare(options.dataset, data_dir=options.data_dir, manual_dir=options.manual_dir)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise SystemExit(f"{parser.prog}: {error}") from error
+    print(", ".join(f"{split}: {size:,} images" for split, size in sizes.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Opening a split: random access to its encoded images and integer labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+from absl import logging
+
+from jaxrobust.data import catalog, image_folder
+from jaxrobust.data.dataset_config import DatasetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Random access to the records of one split.
+
+    `split[i]` is {"image": encoded bytes or a uint8 array, "index": i, "label": int, …}.
+
+    Attributes:
+        dataset_name: Name of the data set.
+        name: Name of the split, for messages.
+        records: Random access to mappings with an image and integers.
+        labels: Names of the integer features, "label" first.
+        num_classes: Number of values of "label".
+        class_names: Their names; empty if they have none.
+        native_size: Height and width of all images, in pixels; None where they differ.
+    """
+
+    dataset_name: str
+    name: str
+    records: Sequence[Mapping[str, Any]]
+    labels: tuple[str, ...]
+    num_classes: int
+    class_names: tuple[str, ...]
+    native_size: int | None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = int(index)
+        record = self.records[index]
+        label = int(record["label"])
+        if not 0 <= label < self.num_classes:
+            raise ValueError(
+                f"Labels must be in [0, {self.num_classes}), got {label} "
+                f"for {self.describe(index)}."
+            )
+        return {
+            "image": record["image"],
+            "index": index,
+            **{name: int(record[name]) for name in self.labels},
+        }
+
+    def describe(self, index: int) -> str:
+        """What to call a record in a message."""
+        named = getattr(self.records, "describe", None)
+        return named(index) if named else f"image {index} of {self.dataset_name} {self.name}"
+
+
+def prepare_command(config: DatasetConfig) -> str:
+    """The command that prepares a data set."""
+    place = f" --data_dir={config.data_dir}" if config.data_dir else ""
+    return f"python -m jaxrobust.data.prepare {config.name}{place}"
+
+
+def open_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
+    """The TFDS builder of a data set; prepares it first where the library can do so by itself."""
+    import tensorflow_datasets as tfds
+
+    # Importing these registers their builders.
+    from jaxrobust.data import digits, textured_shapes, tiny_imagenet
+
+    del digits, textured_shapes, tiny_imagenet
+    if dataset.embedded:
+        builder_class = tfds.builder_cls(dataset.tfds_name.partition("/")[0])
+        builder_config = dataset.tfds_name.partition("/")[2]
+        kwargs = {"config": builder_config} if builder_config else {}
+        builder_class(data_dir=config.data_dir, **kwargs).prepare()
+    return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+
+
+def open_split(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> Split:
+    """Opens a split of a resolved config.
+
+    Args:
+        config: What `resolve` returned.
+        dataset: Likewise.
+        split: Name of the split, or a sub-split as in "train[:90%]".
+
+    Raises:
+        FileNotFoundError: The data set is not prepared, or the folder is not there.
+        ValueError: The split is unknown, or the data are not what their description says.
+    """
+    if config.name == "image_folder":
+        records = image_folder.open_split(config.path, split, config.corrupt_images)
+        return Split(
+            dataset_name=config.name,
+            name=split,
+            records=records,
+            labels=("label",),
+            num_classes=len(records.class_names),
+            class_names=records.class_names,
+            native_size=records.native_size,
+        )
+    return _open_tfds(config, dataset, split)
+
+
+def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> Split:
+    import tensorflow_datasets as tfds
+
+    builder = open_builder(config, dataset)
+    features = builder.info.features
+    decoders = {
+        name: tfds.decode.SkipDecoding()
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    splits = {name: info.num_examples for name, info in builder.info.splits.items()}
+    base = re.split(r"[\[+]", split)[0]
+    if splits and base not in splits:
+        raise ValueError(
+            f"Unknown split {split!r} of {config.name}: it must be one of {', '.join(splits)}, "
+            "or a part of one, as in 'train[:90%]'."
+        )
+    try:
+        records = builder.as_data_source(split, decoders=decoders)
+    except Exception as error:
+        if splits and builder.info.file_format.value == "array_record":
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot open split {split!r} of {config.name}: {reason}") from error
+        raise FileNotFoundError(
+            f"{config.name} is not prepared as array_record in {builder.data_dir}: "
+            f"run {prepare_command(config)}."
+        ) from error
+    for part in re.findall(r"\w+(?=\[|\+|$)", split) if splits else ():
+        info = builder.info.splits[part]
+        counted = _count_records(tuple(map(str, info.filepaths)))
+        if counted != info.num_examples:
+            raise ValueError(
+                f"{config.name} in {builder.data_dir} holds {counted} records in {part!r} where "
+                f"its description states {info.num_examples}: delete it and run "
+                f"{prepare_command(config)}."
+            )
+    _compare_with_catalog(dataset, split, len(records))
+    label = features["label"]
+    if dataset.num_classes not in (None, label.num_classes):
+        raise ValueError(
+            f"{config.name} in {builder.data_dir} has {label.num_classes} classes where the "
+            f"catalogue expects {dataset.num_classes}."
+        )
+    labels = ["label"] + [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.ClassLabel) and name != "label"
+    ]
+    return Split(
+        dataset_name=config.name,
+        name=split,
+        records=records,
+        labels=tuple(labels),
+        num_classes=label.num_classes,
+        class_names=tuple(label.names) if label.names else (),
+        native_size=dataset.native_size,
+    )
+
+
+@functools.cache
+def _count_records(paths: tuple[str, ...]) -> int:
+    # TFDS takes its word for the length of a data source; Grain's counts in the files' footers.
+    return len(grain.sources.ArrayRecordDataSource(list(paths)))
+
+
+@functools.cache  # Says it once.
+def _compare_with_catalog(dataset: catalog.Dataset, split: str, examples: int) -> None:
+    expected = {
+        dataset.train_split: dataset.train_examples,
+        dataset.evaluation_split: dataset.evaluation_examples,
+    }.get(split)
+    if expected not in (None, examples):
+        logging.warning(
+            "%s has %d examples in %r where the catalogue expects %d.",
+            dataset.name, examples, split, expected,
+        )  # fmt: skip
+
+
+def split_sizes(config: DatasetConfig, dataset: catalog.Dataset) -> dict[str, int]:
+    """Number of images of every split, as far as it is known without reading them."""
+    if config.name == "image_folder":
+        return {
+            name: len(image_folder.open_split(config.path, name, config.corrupt_images))
+            for name in image_folder.splits(config.path)
+        }
+    splits = open_builder(config, dataset).info.splits
+    return {name: info.num_examples for name, info in splits.items()}

@@ -1,0 +1,122 @@
+"""The classifiers of the project by name, and a user's own by import path."""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrobust.models import alexnet, layers, resnet
+
+__all__ = ["alexnet", "create", "layers", "names", "resnet"]
+
+_REGISTRY: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": alexnet.alexnet,
+    "alexnet_small": alexnet.alexnet_small,
+    "resnet8_small": resnet.resnet8_small,
+}
+for _depth in (18, 34, 50, 101, 152):
+    _network = getattr(resnet, f"resnet{_depth}")
+    _REGISTRY[f"resnet{_depth}"] = _network
+    _REGISTRY[f"resnet{_depth}_small"] = partial(_network, small_images=True)
+
+# Fields that every caller may pass and a user's own module need not have.
+_OPTIONAL = ("mean", "std", "dtype")
+_COUNTS = ("num_classes", "width", "hidden", "widening", "stem_stride")
+
+
+def names() -> tuple[str, ...]:
+    """The names that `create` knows, in alphabetical order."""
+    return tuple(sorted(_REGISTRY))
+
+
+def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
+    """Creates a network.
+
+    Args:
+        name: One of `names()`, or "package.module:Class" for a Linen module of your own whose
+            `__call__(images, *, train)` takes images (n, height, width, channels) in [0, 1].
+        num_classes: Number of logits; None makes a network that returns the features before its
+            classifier.
+        **fields: Further attributes of the module, such as `width`, `mean`, `std` or `dtype`. A
+            module of your own is not given the last three unless it declares them. `dtype` may be
+            a name, or "auto": bfloat16 on TPU and GPU, float32 on CPU.
+
+    Returns:
+        The Linen module, without parameters.
+
+    Raises:
+        ValueError: If the name, the number of classes or a field is unknown or impossible.
+        TypeError: If the import path names something that is not a Linen module class.
+
+    Example:
+        >>> create("resnet8_small", num_classes=10, width=8).width
+        8
+    """
+    for field, value in {"num_classes": num_classes, **fields}.items():
+        if field in _COUNTS and value is not None and (int(value) != value or value < 1):
+            raise ValueError(f"{field} must be a positive integer, got {value}.")
+    fields = {key: _hashable(value) for key, value in fields.items()}
+    if "dtype" in fields:
+        fields["dtype"] = _compute_dtype(fields["dtype"])
+    if ":" in name:
+        module = _import_module_class(name)
+        allowed = _fields(module)
+        if "num_classes" not in allowed:
+            raise ValueError(
+                f"Model {name!r} must declare the field num_classes, its fields are "
+                f"{', '.join(allowed)}."
+            )
+        fields = {k: v for k, v in fields.items() if k in allowed or k not in _OPTIONAL}
+    elif name in _REGISTRY:
+        module = _REGISTRY[name]
+        allowed = _fields(module)
+    else:
+        near = difflib.get_close_matches(name, names())
+        hint = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(names())}"
+        raise ValueError(
+            f'Unknown model {name!r}, {hint} (your own is named "package.module:Class").'
+        )
+    unknown = sorted(set(fields) - set(allowed))
+    if unknown:
+        raise ValueError(
+            f"Model {name!r} has no field {', '.join(unknown)}; its fields are "
+            f"{', '.join(allowed)}."
+        )
+    return module(num_classes=num_classes, **fields)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _compute_dtype(dtype: Any) -> Any:
+    if dtype == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+    if isinstance(dtype, str) and dtype not in known:
+        raise ValueError(f"dtype must be auto or one of {', '.join(known)}, got {dtype!r}.")
+    return known.get(dtype, dtype) if isinstance(dtype, str) else dtype
+
+
+def _fields(module: Callable[..., nn.Module]) -> tuple[str, ...]:
+    fixed = module.args if isinstance(module, partial) else ()
+    module = module.func if isinstance(module, partial) else module
+    declared = [f.name for f in dataclasses.fields(module) if f.init]
+    return tuple(f for f in declared[len(fixed) :] if f not in ("parent", "name"))
+
+
+def _import_module_class(path: str) -> type[nn.Module]:
+    package, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(package), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"Cannot import the model {path!r}: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise TypeError(f"{path!r} must name a flax.linen.Module class, got {found!r}.")
+    return found

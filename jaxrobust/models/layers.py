@@ -1,0 +1,301 @@
+"""The layers that the models are made of: NHWC images, HWIO kernels, PyTorch's semantics.
+
+Whatever one backend needs written differently from the plain `lax` operation lives here, so that
+the models themselves read the same everywhere.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+from jaxrobust.models import cpu_lowering  # noqa: F401
+
+Array = jax.Array
+Pair = int | tuple[int, int]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def _pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(pair) != 2 or any(int(v) != v or v < minimum for v in pair):
+        raise ValueError(f"{name} must be an integer or a pair, at least {minimum}, got {value}.")
+    return int(pair[0]), int(pair[1])
+
+
+def _output_size(size: int, window: int, stride: int, padding: int, operation: str) -> int:
+    output = (size + 2 * padding - window) // stride + 1
+    if output < 1:
+        raise ValueError(
+            f"A picture side of {size} pixels is too small for a {operation} of size {window} "
+            f"with padding {padding}."
+        )
+    return output
+
+
+def he_normal_fan_out() -> Callable[..., Array]:
+    """He's normal initialisation over the outgoing connections, as torchvision's ResNets."""
+    return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def uniform_fan_in() -> Callable[..., Array]:
+    """Uniform within 1/sqrt(fan_in), PyTorch's default for kernels of every kind."""
+    return nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+
+
+def _uniform_bias(fan_in: int) -> Callable[..., Array]:
+    bound = fan_in**-0.5
+
+    def initialize(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initialize
+
+
+def convolve(
+    images: Array,
+    kernel: Array,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+) -> Array:
+    """Convolution (cross-correlation) of images with a kernel.
+
+    Args:
+        images: (n, height, width, channels).
+        kernel: (kernel height, kernel width, channels / groups, features), of the images' dtype.
+        stride: Step in pixels.
+        padding: Zeros added on either side, as PyTorch counts them.
+        groups: Number of groups of channels that are convolved apart.
+
+    Returns:
+        (n, height', width', features).
+    """
+    stride, padding = _pair("stride", stride, 1), _pair("padding", padding, 0)
+    for axis in range(2):
+        _output_size(
+            images.shape[1 + axis], kernel.shape[axis], stride[axis], padding[axis], "convolution"
+        )
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        stride,
+        [(p, p) for p in padding],
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=groups,
+    )
+
+
+class Convolution(nn.Module):
+    """2-D convolution with PyTorch's padding; parameters `kernel` (HWIO) and `bias`.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_size: Height and width of the kernel.
+        stride: Step in pixels.
+        padding: Zeros added on either side.
+        groups: Number of groups of channels that are convolved apart.
+        use_bias: Whether a bias is added.
+        dtype: Compute dtype; the parameters stay float32.
+        kernel_init: Initialiser of the kernel. The bias is initialised as PyTorch does.
+    """
+
+    features: int
+    kernel_size: Pair
+    stride: Pair = 1
+    padding: Pair = 0
+    groups: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., Array] = uniform_fan_in()
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        channels = images.shape[-1]
+        if channels % self.groups or self.features % self.groups:
+            raise ValueError(
+                f"groups must divide the {channels} input and {self.features} output channels, "
+                f"got {self.groups}."
+            )
+        size = _pair("kernel_size", self.kernel_size, 1)
+        shape = (*size, channels // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        output = convolve(
+            images.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+        )
+        if self.use_bias:
+            fan_in = size[0] * size[1] * shape[2]
+            bias = self.param("bias", _uniform_bias(fan_in), (self.features,), jnp.float32)
+            output = output + bias.astype(self.dtype)
+        return output
+
+
+class Dense(nn.Module):
+    """Fully connected layer initialised as PyTorch's; parameters `kernel` (in, out) and `bias`.
+
+    Attributes:
+        features: Number of outputs.
+        dtype: Compute dtype; the parameters stay float32.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        fan_in = inputs.shape[-1]
+        shape = (fan_in, self.features)
+        kernel = self.param("kernel", uniform_fan_in(), shape, jnp.float32)
+        bias = self.param("bias", _uniform_bias(fan_in), (self.features,), jnp.float32)
+        output = jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        return output + bias.astype(self.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over every axis but the last, with PyTorch's arithmetic.
+
+    Parameters `scale` and `bias`, running statistics `mean` and `var` in `batch_stats`; all of them
+    float32, and so are the statistics of a batch. The running variance is the unbiased one, the
+    variance that normalises a batch is the biased one, as in PyTorch.
+
+    Attributes:
+        dtype: Dtype of the result.
+        momentum: Share of the running statistics that an update keeps (1 minus PyTorch's).
+        epsilon: Added to the variance.
+        batch_statistics_axis: When set, evaluation mode normalises with the statistics of the
+            current batch over this named axis of an enclosing `jax.vmap` (and over the batch
+            handed in), and updates nothing. The result for an image then depends on the others.
+    """
+
+    dtype: Any = jnp.float32
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    batch_statistics_axis: str | None = None
+
+    @nn.compact
+    def __call__(self, inputs: Array, *, train: bool = False) -> Array:
+        features = inputs.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        accumulate = jnp.promote_types(jnp.float32, inputs.dtype)
+        inputs = inputs.astype(accumulate)
+        axes = tuple(range(inputs.ndim - 1))
+
+        if train and not self.is_initializing():
+            count = inputs.size // features
+            if count < 2:
+                raise ValueError(
+                    "Training with batch normalisation needs more than 1 value per channel, "
+                    f"got an input of shape {inputs.shape}."
+                )
+            mean = jnp.mean(inputs, axes)
+            var = jnp.mean(jnp.square(inputs - mean), axes)
+            keep = self.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            unbiased = var * (count / (count - 1))
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        elif self.batch_statistics_axis is not None and not self.is_initializing():
+            axis = self.batch_statistics_axis
+            mean = lax.pmean(jnp.mean(inputs, axes), axis)
+            var = lax.pmean(jnp.mean(jnp.square(inputs - mean), axes), axis)
+        else:
+            mean, var = running_mean.value, running_var.value
+
+        factor = lax.rsqrt(var + self.epsilon) * scale
+        return (inputs * factor + (bias - mean * factor)).astype(self.dtype)
+
+
+def max_pool(images: Array, size: int, *, stride: int | None = None, padding: int = 0) -> Array:
+    """Maximum over windows, as PyTorch's `max_pool2d`.
+
+    Args:
+        images: (n, height, width, channels).
+        size: Side of the square window in pixels.
+        stride: Step in pixels; the window's side by default.
+        padding: Border on either side that never wins; at most half the window.
+
+    Returns:
+        (n, height', width', channels). The gradient goes to the first of equal elements.
+
+    Raises:
+        ValueError: If the padding is more than half the window, or the images are too small.
+    """
+    stride = size if stride is None else stride
+    if not 0 <= 2 * padding <= size:
+        raise ValueError(f"padding must be between 0 and half the size {size}, got {padding}.")
+    for side in images.shape[1:3]:
+        _output_size(side, size, stride, padding, "max-pool")
+    return nn.max_pool(images, (size, size), (stride, stride), [(padding, padding)] * 2)
+
+
+def adaptive_average_pool(images: Array, size: Pair) -> Array:
+    """Average over a fixed number of windows, as PyTorch's `adaptive_avg_pool2d`.
+
+    Args:
+        images: (n, height, width, channels), of any size (smaller than `size` too).
+        size: Number of windows down and across.
+
+    Returns:
+        (n, size, size, channels); window i covers rows floor(i h / s) to ceil((i + 1) h / s).
+    """
+    size = _pair("size", size, 1)
+    if size == (1, 1):
+        return jnp.mean(images, (1, 2), keepdims=True)
+    for axis, windows in zip((1, 2), size, strict=True):
+        side = images.shape[axis]
+        if side != windows:
+            weights = jnp.asarray(_averaging_matrix(side, windows), images.dtype)
+            pooled = jnp.tensordot(images, weights, (axis, 1), precision=lax.Precision.HIGHEST)
+            images = jnp.moveaxis(pooled, -1, axis)
+    return images
+
+
+def _averaging_matrix(side: int, windows: int) -> np.ndarray:
+    matrix = np.zeros((windows, side), np.float32)
+    for window in range(windows):
+        start, stop = window * side // windows, -(-(window + 1) * side // windows)
+        matrix[window, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def normalize(
+    images: Array, mean: Sequence[float], std: Sequence[float], dtype: Any = jnp.float32
+) -> Array:
+    """Subtracts the mean and divides by the standard deviation, then casts.
+
+    Args:
+        images: (n, height, width, channels), floating point in [0, 1].
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        dtype: Dtype of the result; the arithmetic itself is at least float32.
+
+    Returns:
+        The normalised images, of `dtype`.
+
+    Raises:
+        ValueError: If the images are not a batch with as many channels as there are means.
+        TypeError: If the images are not floating point.
+    """
+    if len(mean) != len(std):
+        raise ValueError(f"mean and std must have one length, got {len(mean)} and {len(std)}.")
+    if images.ndim != 4 or images.shape[-1] != len(mean):
+        raise ValueError(
+            f"images must have shape (n, height, width, {len(mean)}), got {images.shape}."
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}.")
+    compute = jnp.promote_types(jnp.float32, dtype)
+    mean, std = jnp.asarray(mean, compute), jnp.asarray(std, compute)
+    return ((images.astype(compute) - mean) / std).astype(dtype)

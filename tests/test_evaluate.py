@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import Classifier, attacks, evaluate
+from jaxrobust.data import pipeline
+from tests import tiny
+
+KEY = jax.random.key(0)
+ATTACKS = {
+    "fgsm": {"name": "fgsm", "epsilon": 0.03},
+    "pgd": {"name": "pgd", "epsilon": 0.03, "steps": 2, "restarts": 2},
+}
+
+
+def classifier():
+    return Classifier.init(jax.random.key(1), tiny.TinyNetwork(num_classes=10), (16, 16, 3))
+
+
+def mesh(devices):
+    return jax.make_mesh(
+        (devices,),
+        ("data",),
+        (jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:devices],
+    )
+
+
+def counts(data_dir, batch_size, devices, **options):
+    return evaluate.evaluate(
+        classifier(),
+        tiny.config(data_dir).dataset,
+        "test[:30]",
+        batch_size=batch_size,
+        mesh=mesh(devices),
+        key=KEY,
+        attacks_by_name=ATTACKS,
+        **options,
+    )
+
+
+def test_hits():
+    logits = jnp.array([0.0, 3.0, 1.0, 2.0, -1.0, -2.0, -3.0])
+    assert evaluate.hits(logits, 1)
+    assert not evaluate.hits(logits, 3)
+    assert evaluate.hits(logits, 4, top=5)
+    assert not evaluate.hits(logits, 5, top=5)
+    assert not evaluate.hits(jnp.full(7, jnp.nan), 0, top=5)
+
+
+def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_dir):
+    counted = [counts(data_dir, *cut) for cut in ((7, 1), (16, 8), (30, 1))]
+    assert counted[0] == counted[1] == counted[2]
+
+    # Image by image, each attacked alone with the key of its index.
+    config = tiny.config(data_dir).dataset
+    net = classifier()
+    right, robust = 0, {name: 0 for name in ATTACKS}
+    with pipeline.evaluation_batches(config, "test[:30]", batch_size=30, mesh=mesh(1)) as batches:
+        (batch,) = batches
+    for index in range(30):
+        image, label = batch["image"][index] / 255.0, batch["label"][index]
+        clean = int(jnp.argmax(net(image))) == label
+        right += clean
+        for name, attack in ATTACKS.items():
+            options = {k: v for k, v in attack.items() if k != "name"}
+            key = jax.random.fold_in(KEY, index)
+            adversarial = attacks.get(attack["name"])(net, image, label, key=key, **options)
+            robust[name] += clean and int(jnp.argmax(net(adversarial))) == label
+    assert counted[0]["n"] == 30
+    assert counted[0]["top1"] == right
+    assert counted[0]["robust"] == list(robust.values())
+
+
+def test_zero_epsilon_is_the_clean_accuracy(data_dir):
+    total = evaluate.evaluate(
+        classifier(),
+        tiny.config(data_dir).dataset,
+        "test",
+        batch_size=128,
+        mesh=mesh(8),
+        key=KEY,
+        attacks_by_name={"none": {"name": "pgd", "epsilon": 0.0, "steps": 3}},
+    )
+    assert total["n"] == 360
+    assert total["robust"] == [total["top1"]]
+    assert 0 < total["top1"] <= total["top5"]
+
+
+def test_an_interrupted_evaluation_goes_on(data_dir, tmp_path, monkeypatch):
+    whole = counts(data_dir, 4, 1)
+    note = tmp_path / "evaluation.partial.json"
+    monkeypatch.setattr(evaluate, "_SAVE_EVERY", 0.0)
+    calls = []
+    original = evaluate.count
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "count", failing)
+    with pytest.raises(KeyboardInterrupt):
+        counts(data_dir, 4, 1, partial_file=note)
+    assert note.exists()
+    assert counts(data_dir, 4, 1, partial_file=note) == whole
+    assert len(calls) == 5 + 8 - 4  # what was done is not done again
+    assert not note.exists()
+
+
+def test_rates():
+    np.testing.assert_allclose(evaluate._per_cent(1, 8), 12.5)
+    assert evaluate._per_cent(0, 0) is None

@@ -1,0 +1,371 @@
+import re
+from collections import namedtuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust.models import cpu_lowering, layers
+
+Case = namedtuple("Case", "batch height width channels features kernel stride padding groups")
+CASES = [
+    Case(2, 8, 8, 3, 4, 3, 1, 1, 1),
+    Case(2, 9, 7, 3, 4, 3, 2, 1, 1),
+    Case(2, 8, 8, 4, 6, 1, 1, 0, 1),
+    Case(2, 9, 8, 4, 6, 1, 2, 0, 1),
+    Case(2, 7, 7, 4, 6, 1, 2, 1, 1),
+    Case(2, 9, 9, 3, 4, 5, 1, 2, 1),
+    Case(2, 15, 13, 3, 4, 7, 2, 3, 1),
+    Case(2, 23, 27, 3, 4, 11, 4, 2, 1),
+    Case(2, 8, 8, 4, 6, 3, 1, 1, 2),
+    Case(2, 9, 8, 4, 4, 3, 2, 1, 4),
+    Case(3, 5, 5, 4, 6, 5, 1, 0, 1),
+    Case(3, 8, 6, 3, 4, (3, 5), (2, 1), (0, 2), 1),
+    # Enough images for the weight gradient to be summed over parts of the batch.
+    Case(32, 6, 6, 64, 3, 3, 1, 1, 1),
+    Case(32, 7, 6, 64, 3, 3, 2, 1, 1),
+    Case(32, 7, 7, 64, 3, 1, 2, 0, 1),
+]
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else value
+
+
+def _operands(case, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (case.batch, case.height, case.width, case.channels)
+    images = rng.standard_normal(shape, np.float32)
+    shape = (*_pair(case.kernel), case.channels // case.groups, case.features)
+    kernel = rng.standard_normal(shape, np.float32)
+    return jnp.asarray(images), jnp.asarray(kernel)
+
+
+def _convolve(images, kernel, case):
+    return layers.convolve(
+        images, kernel, stride=case.stride, padding=case.padding, groups=case.groups
+    )
+
+
+def _numpy_convolution(images, kernel, case):
+    (down, across), (top, left) = _pair(case.stride), _pair(case.padding)
+    images = np.pad(np.float64(images), ((0, 0), (top, top), (left, left), (0, 0)))
+    rows, columns = kernel.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(images, (rows, columns), (1, 2))
+    windows = windows[:, ::down, ::across]
+    outputs = []
+    for group in range(case.groups):
+        part = slice(group * kernel.shape[2], (group + 1) * kernel.shape[2])
+        size = case.features // case.groups
+        weights = np.float64(kernel[..., group * size : (group + 1) * size])
+        outputs.append(np.einsum("nhwcij,ijco->nhwo", windows[:, :, :, part], weights))
+    return np.concatenate(outputs, -1)
+
+
+def _values_and_gradients(case, call):
+    """Output, input gradient, weight gradient and the gradient of a gradient, compiled anew."""
+
+    def compute(images, kernel):
+        def loss(images, kernel):
+            return jnp.sum(jnp.sin(call(images, kernel, case)))
+
+        gradients = jax.grad(loss, (0, 1))(images, kernel)
+        second = jax.grad(lambda k: jnp.sum(jax.grad(loss)(images, k) ** 2))(kernel)
+        return call(images, kernel, case), *gradients, second
+
+    return jax.jit(compute)(*_operands(case))
+
+
+def _in_a_loop(images, kernel, case):
+    def add(_, total):
+        return total + _convolve(images, kernel, case)
+
+    return jax.lax.fori_loop(0, 3, add, 0 * _convolve(images, kernel, case))
+
+
+def _vmapped(images, kernel, case):
+    return jax.vmap(lambda image: _convolve(image[None], kernel, case)[0])(images)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_convolution_equals_numpy(case):
+    images, kernel = _operands(case)
+    output = _convolve(images, kernel, case)
+    np.testing.assert_allclose(
+        output, _numpy_convolution(images, kernel, case), rtol=1e-4, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "call"),
+    [(case, _convolve) for case in CASES] + [(CASES[i], _vmapped) for i in (1, 3, 8, 13)],
+)
+def test_formulations_equal_the_plain_operation(case, call):
+    ours = _values_and_gradients(case, call)
+    with cpu_lowering.plain_formulations():
+        plain = _values_and_gradients(case, call)
+    for one, other in zip(ours, plain, strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(one / scale, other / scale, atol=2e-5)
+
+
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 3, 8, 12)])
+def test_gradients_in_a_loop_equal_those_outside(case):
+    def step(images, kernel):
+        gradient = jax.grad(lambda x, k: jnp.sum(jnp.sin(_convolve(x, k, case))), (0, 1))
+        return jax.tree.map(lambda x, g: x + 1e-3 * g, (images, kernel), gradient(images, kernel))
+
+    operands = _operands(case)
+    looped = jax.jit(lambda *o: jax.lax.fori_loop(0, 2, lambda _, o: step(*o), o))(*operands)
+    with cpu_lowering.plain_formulations():
+        expected = step(*step(*operands))
+    for one, other in zip(looped, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 3, 13)])
+def test_gradients_of_images_sharded_over_devices(case):
+    case = case._replace(batch=2 * jax.device_count())
+
+    def loss(images, kernel):
+        pooled = layers.max_pool(_convolve(images, kernel, case), 2, stride=1)
+        return jnp.sum(jnp.sin(pooled))
+
+    images, kernel = _operands(case)
+    expected = jax.jit(jax.grad(loss, (0, 1)))(images, kernel)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))
+    batch = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    images = jax.device_put(images, batch)
+    kernel = jax.device_put(kernel, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    sharded = jax.jit(jax.grad(loss, (0, 1)))(images, kernel)
+    assert sharded[0].sharding.is_equivalent_to(batch, 4)
+    for one, other in zip(sharded, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_forward_mode_still_works():
+    images, kernel = _operands(CASES[1])
+    output, tangent = jax.jvp(lambda k: _convolve(images, k, CASES[1]), (kernel,), (kernel,))
+    np.testing.assert_allclose(tangent, output, rtol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a formulation for CPU")
+def test_loops_hold_only_convolutions_in_the_fast_layout():
+    assert cpu_lowering.installed()
+    case = Case(4, 8, 8, 3, 20, 3, 1, 1, 1)
+
+    def attack(images, kernel):
+        gradient = jax.grad(lambda x: jnp.sum(_convolve(x, kernel, case) ** 2))
+        return jax.lax.fori_loop(0, 3, lambda _, x: x - gradient(x), images)
+
+    text = jax.jit(attack).lower(*_operands(case)).compile().as_text()
+    assert set(re.findall(r"dim_labels=(\S+?)[,\s]", text)) == {"b01f_01io->b01f"}
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a formulation for CPU")
+def test_weight_gradients_of_large_batches_are_summed_over_parts():
+    case = CASES[12]
+    gradient = jax.grad(lambda k, x: jnp.sum(_convolve(x, k, case)))
+    images, kernel = _operands(case)
+    assert "while" in jax.jit(gradient).lower(kernel, images).as_text()
+    assert "while" not in jax.jit(gradient).lower(kernel, images[:8]).as_text()
+
+
+def test_single_images_under_vmap_are_one_convolution():
+    case = CASES[0]
+    jaxpr = jax.make_jaxpr(lambda x, k: _vmapped(x, k, case))(*_operands(case))
+    convolutions = [e for e in jaxpr.eqns if e.primitive.name == "conv_general_dilated"]
+    assert len(convolutions) == 1
+    assert len(convolutions[0].invars[0].aval.shape) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kernel_size": 3, "stride": 0}, "stride must be"),
+        ({"kernel_size": 3, "padding": -1}, "padding must be"),
+        ({"kernel_size": (3, 3, 3)}, "kernel_size must be"),
+        ({"kernel_size": 7}, "too small for a convolution of size 7"),
+        ({"kernel_size": 3, "groups": 2}, "groups must divide the 3 input"),
+    ],
+)
+def test_convolution_names_what_is_wrong(fields, message):
+    with pytest.raises(ValueError, match=message):
+        layers.Convolution(4, **fields).init(jax.random.key(0), jnp.zeros((1, 5, 5, 3)))
+
+
+def test_convolution_parameters_and_bias():
+    layer = layers.Convolution(4, 3, padding=1, use_bias=True, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), jnp.zeros((1, 5, 5, 3)))
+    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    assert kernel.shape == (3, 3, 3, 4)
+    assert kernel.dtype == bias.dtype == jnp.float32
+    assert np.abs(kernel).max() <= 27**-0.5
+    assert np.abs(bias).max() <= 27**-0.5
+    output = layer.apply(variables, jnp.zeros((1, 5, 5, 3)))
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_allclose(output[0, 0, 0].astype(jnp.float32), bias, rtol=1e-2)
+
+
+def test_he_initialisation_has_the_fan_out_variance():
+    kernel = layers.he_normal_fan_out()(jax.random.key(0), (3, 3, 64, 128))
+    np.testing.assert_allclose(np.std(kernel), (2 / (9 * 128)) ** 0.5, rtol=0.02)
+
+
+def _batch_norm(**fields):
+    norm = layers.BatchNorm(**fields)
+    variables = norm.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
+    rng = np.random.default_rng(1)
+    draw = {"scale": rng.uniform(0.5, 2, 3), "bias": rng.normal(size=3)}
+    params = {name: jnp.asarray(value, jnp.float32) for name, value in draw.items()}
+    inputs = jnp.asarray(3 + 2 * rng.standard_normal((4, 5, 6, 3), np.float32))
+    return norm, {**variables, "params": params}, inputs
+
+
+def test_batch_norm_in_training():
+    norm, variables, inputs = _batch_norm()
+    output, updates = norm.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    values = np.float64(inputs)
+    mean, var = values.mean((0, 1, 2)), values.var((0, 1, 2))
+    expected = (values - mean) / np.sqrt(var + 1e-5)
+    expected = expected * variables["params"]["scale"] + variables["params"]["bias"]
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    unbiased = values.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * unbiased, rtol=1e-5)
+
+
+def test_batch_norm_statistics_stay_exact_far_from_zero():
+    norm, variables, inputs = _batch_norm()
+    output, _ = norm.apply(variables, inputs + 1000, train=True, mutable=["batch_stats"])
+    near, _ = norm.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(output, near, atol=5e-3)
+
+
+def test_batch_norm_in_evaluation():
+    norm, variables, inputs = _batch_norm()
+    statistics = {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([0.5, 1.0, 4.0])}
+    variables = {**variables, "batch_stats": statistics}
+    expected = (np.float64(inputs) - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5)
+    expected = expected * variables["params"]["scale"] + variables["params"]["bias"]
+    np.testing.assert_allclose(norm.apply(variables, inputs), expected, atol=1e-5)
+
+
+def test_batch_statistics_across_a_vmapped_axis():
+    norm, variables, inputs = _batch_norm()
+    expected, _ = norm.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    across = norm.clone(batch_statistics_axis="images")
+    output = jax.vmap(lambda x: across.apply(variables, x[None])[0], axis_name="images")(inputs)
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+
+
+def test_batch_norm_computes_statistics_in_float32():
+    norm, variables, inputs = _batch_norm(dtype=jnp.bfloat16)
+    inputs = inputs.astype(jnp.bfloat16)
+    output, updates = norm.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    assert output.dtype == jnp.bfloat16
+    mean = np.float64(inputs.astype(jnp.float32)).mean((0, 1, 2))
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
+
+
+def test_batch_norm_refuses_a_single_value_per_channel():
+    norm, variables, _ = _batch_norm()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm.apply(variables, jnp.zeros((1, 1, 1, 3)), train=True, mutable=["batch_stats"])
+
+
+POOLS = [(8, 8, 2, 2, 0), (9, 7, 3, 2, 1), (11, 12, 3, 2, 0), (6, 6, 3, 1, 1)]
+
+
+def _numpy_pool_and_gradient(images, gradient_of, size, stride, padding):
+    images = np.asarray(images)
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(images, border, constant_values=-np.inf)
+    n, height, width, channels = padded.shape
+    rows, columns = (height - size) // stride + 1, (width - size) // stride + 1
+    output = np.zeros((n, rows, columns, channels), np.float32)
+    gradient = np.zeros_like(padded)
+    for i, r, c, k in np.ndindex(output.shape):
+        top, left = r * stride, c * stride
+        window = padded[i, top : top + size, left : left + size, k]
+        output[i, r, c, k] = window.max()
+        down, across = divmod(int(window.argmax()), size)
+        gradient[i, top + down, left + across, k] += gradient_of[i, r, c, k]
+    inner = slice(padding, -padding or None)
+    return output, gradient[:, inner, inner]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("height", "width", "size", "stride", "padding"), POOLS)
+def test_max_pool_and_its_gradient(height, width, size, stride, padding, plain):
+    rng = np.random.default_rng(0)
+    # Rounded and cut at zero, so that windows are full of ties.
+    images = np.maximum(np.round(rng.standard_normal((2, height, width, 3), np.float32)), 0)
+
+    def pool(images):
+        return layers.max_pool(images, size, stride=stride, padding=padding)
+
+    gradient_of = rng.standard_normal(pool(images).shape, np.float32)
+    expected = _numpy_pool_and_gradient(images, gradient_of, size, stride, padding)
+
+    def pool_and_gradient(images):
+        output, backward = jax.vjp(pool, images)
+        return output, backward(jnp.asarray(gradient_of))[0]
+
+    if plain:
+        with cpu_lowering.plain_formulations():
+            output, gradient = jax.jit(pool_and_gradient)(jnp.asarray(images))
+    else:
+        output, gradient = jax.jit(pool_and_gradient)(jnp.asarray(images))
+    np.testing.assert_array_equal(output, expected[0])
+    np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
+
+
+def test_max_pool_names_what_is_wrong():
+    with pytest.raises(ValueError, match="between 0 and half the size 2, got 2"):
+        layers.max_pool(jnp.zeros((1, 8, 8, 1)), 2, padding=2)
+    with pytest.raises(ValueError, match="too small for a max-pool of size 3"):
+        layers.max_pool(jnp.zeros((1, 2, 8, 1)), 3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(13, 13, 6), (6, 6, 6), (7, 3, 6), (12, 18, (6, 4)), (5, 5, 1)]
+)
+def test_adaptive_average_pool(height, width, size):
+    images = np.random.default_rng(0).standard_normal((2, height, width, 3), np.float32)
+    rows, columns = _pair(size)
+    expected = np.zeros((2, rows, columns, 3))
+    for r in range(rows):
+        for c in range(columns):
+            top, bottom = int(np.floor(r * height / rows)), int(np.ceil((r + 1) * height / rows))
+            left, right = (
+                int(np.floor(c * width / columns)),
+                int(np.ceil((c + 1) * width / columns)),
+            )
+            expected[:, r, c] = images[:, top:bottom, left:right].mean((1, 2))
+    output = layers.adaptive_average_pool(jnp.asarray(images), size)
+    np.testing.assert_allclose(output, expected, atol=1e-6)
+
+
+def test_normalize():
+    images = np.random.default_rng(0).uniform(size=(2, 3, 4, 2)).astype(np.float32)
+    output = layers.normalize(jnp.asarray(images), (0.5, 0.25), (0.1, 0.2), jnp.bfloat16)
+    assert output.dtype == jnp.bfloat16
+    expected = jnp.asarray((images - [0.5, 0.25]) / [0.1, 0.2], jnp.float32)
+    # Rounded once, after the arithmetic.
+    np.testing.assert_allclose(output.astype(jnp.float32), expected, rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "std", "error", "message"),
+    [
+        (np.zeros((3, 4, 3), np.float32), (1.0,) * 3, ValueError, r"got \(3, 4, 3\)"),
+        (np.zeros((1, 3, 4, 1), np.float32), (1.0,) * 3, ValueError, r"\(n, height, width, 3\)"),
+        (np.zeros((1, 3, 4, 3), np.uint8), (1.0,) * 3, TypeError, "got uint8"),
+        (np.zeros((1, 3, 4, 3), np.float32), (1.0,) * 2, ValueError, "got 3 and 2"),
+    ],
+)
+def test_normalize_names_what_is_wrong(images, std, error, message):
+    with pytest.raises(error, match=message):
+        layers.normalize(jnp.asarray(images), (0.5,) * 3, std)

@@ -1,0 +1,257 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrobust import checkpoints, study, train
+from tests import tiny
+from tests.test_checkpoints import truncate
+
+ROOT = Path(__file__).parents[1]
+ADVERSARIAL = {"attack": {"name": "pgd", "epsilon": 0.05, "steps": 2}}
+
+
+def assert_same(first, second):
+    jax.tree.map(np.testing.assert_array_equal, dict(first.variables), dict(second.variables))
+
+
+def test_study_of_two_runs(data_dir, tmp_path, capsys):
+    config = tiny.config(data_dir, seeds=(0, 1))
+    config.runs = {"std": {}, "adv": ADVERSARIAL}
+    results = study.run(config, tmp_path)
+    assert [(entry["run"], entry["seed"]) for entry in results] == [
+        ("std", 0),
+        ("adv", 0),
+        ("std", 1),
+        ("adv", 1),
+    ]
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    entry = results[0]
+    assert entry["step"] == 30
+    assert entry["clean"]["n"] == 360
+    attack = entry["attacks"][0]
+    assert attack["name"] == "pgd"
+    assert attack["step_size"] == pytest.approx(1.5 * 0.05 / 2)
+    # The two conventions have the same numerator.
+    assert attack["robust_accuracy"] * 100 == pytest.approx(
+        attack["defense_success_rate"] * entry["clean"]["top1"]
+    )
+    table = study.table(results)
+    assert "std (2 seeds)" in table
+    assert "±" in table
+    for entry in results:  # what was trained is what is loaded
+        folder = tmp_path / entry["run"] / f"seed{entry['seed']}"
+        assert_same(
+            checkpoints.load(folder),
+            train.train(study_run(config, entry["run"]), folder, seed=entry["seed"]),
+        )
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert lines[-1]["step"] == 30
+        assert list(folder.glob("tensorboard/events*"))
+
+    # A second call trains and evaluates nothing.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert study.run(config, tmp_path) == results
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before.get(path)} == {
+        tmp_path / "results.json"
+    }
+
+    # Another attack to evaluate: evaluated again, not trained again.
+    config.evaluation.attacks.pgd.epsilon = 0.0
+    again = study.run(config, tmp_path)
+    assert again[0]["attacks"][0]["defense_success_rate"] == 100.0
+    assert again[0]["clean"] == results[0]["clean"]
+
+
+def study_run(config, run):
+    from jaxrobust import config as configs
+
+    return configs.for_run(config, run)
+
+
+def test_another_configs_workdir_is_refused_before_training(data_dir, tmp_path):
+    config = tiny.config(data_dir, steps=2)
+    train.train(config, tmp_path / "std" / "seed0")
+    config.optimizer.learning_rate = 0.2
+    with pytest.raises(ValueError, match=r"optimizer.learning_rate: 0.1, now 0.2"):
+        study.run(config, tmp_path)
+
+
+MAIN_CONFIG = """
+from tests import tiny
+
+def get_config():
+    return tiny.config({data_dir!r}, runs={{"adv": {adversarial!r}}}, steps={steps})
+"""
+
+
+def main(data_dir, folder, *, steps=30, devices=1, extra=()):
+    file = folder.parent / "a_config.py"
+    file.write_text(
+        MAIN_CONFIG.format(data_dir=str(data_dir), adversarial=ADVERSARIAL, steps=steps)
+    )
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jaxrobust.main",
+        f"--config={file}",
+        f"--workdir={folder}",
+        "--compilation_cache=",
+        *extra,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_step(process, folder, step):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "adv" / "seed0" / "checkpoints" / str(step)).exists():
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no checkpoint of step {step}: {process.communicate()[0]}")
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_ends_with_the_same_bits(data_dir, tmp_path):
+    whole = main(data_dir, tmp_path / "whole", steps=400)
+    killed = main(data_dir, tmp_path / "killed", steps=400)
+    wait_for_step(killed, tmp_path / "killed", 30)
+    time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "results.json").exists()
+    assert whole.wait() == 0, whole.communicate()[0]
+    again = main(data_dir, tmp_path / "killed", steps=400)
+    output = again.communicate()[0]
+    assert again.returncode == 0, output
+    one, other = (checkpoints.load(tmp_path / name) for name in ("whole", "killed"))
+    assert_same(one, other)
+    results = [
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed")
+    ]
+    assert results[0] == results[1]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "killed" / "adv" / "seed0" / "metrics.jsonl")
+        .read_text()
+        .splitlines()
+    ]
+    assert steps == sorted(set(steps))  # no step is logged twice
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_says_how_to_go_on(data_dir, tmp_path):
+    process = main(data_dir, tmp_path / "run", steps=100_000)
+    wait_for_step(process, tmp_path / "run", 10)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == 1
+    assert "which is saved: the same command goes on from here." in output
+    step = int(output.split("Stopped at step ")[1].split(" ")[0])
+    assert checkpoints.newest_step(tmp_path / "run" / "adv" / "seed0") == step
+
+
+def test_a_truncated_checkpoint_costs_only_its_own_steps(data_dir, tmp_path, caplog):
+    config = tiny.config(data_dir)
+    first = train.train(config, tmp_path)
+    truncate(tmp_path, 30)
+    with caplog.at_level(logging.WARNING):
+        again = train.train(config, tmp_path)
+    assert "of step 30 cannot be read" in caplog.text
+    assert_same(first, again)
+
+
+def test_nan_stops_with_the_step_and_saves_nothing_after_it(data_dir, tmp_path):
+    config = tiny.config(data_dir, optimizer__learning_rate=1e30, checkpoint__every_steps=1)
+    with pytest.raises(train.NotFinite, match=r"The loss of step \d+ is (nan|inf)"):
+        train.train(config, tmp_path)
+    loaded = checkpoints.load(tmp_path)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(loaded.variables["params"]))
+
+
+WRONG = {
+    "config key": ({"optimizer.learning_rat": 1.0}, "unknown config key optimizer.learning_rat"),
+    "top key": ({"optimiser": 1.0}, r"unknown config key optimiser \(did you mean 'optimizer'"),
+    "data set": ({"dataset.name": "imagenot"}, "Unknown data set 'imagenot'"),
+    "model": ({"model.name": "resnet51"}, "resnet51.*resnet50"),
+    "model field": ({"model.name": "resnet18", "model.depth": 3}, "no field depth"),
+    "attack": ({"attack": {"name": "pgdd"}}, "attack: attack must be one of"),
+    "attack option": ({"attack": {"name": "fgsm", "eps": 1}}, "'eps' is no option of fgsm"),
+    "epsilon": ({"attack": {"name": "fgsm", "epsilon": -1}}, "epsilon must be"),
+    "evaluation attack": ({"evaluation.attacks": {"a": {"name": "pgd"}}}, "evaluation.attacks.a"),
+    "batch": ({"batch_size": 60}, "batch_size must be a multiple of the 8 devices, got 60"),
+    "steps and epochs": ({"epochs": 3.0}, "exactly one of epochs and steps"),
+    "negative rate": ({"optimizer.learning_rate": -1.0}, "optimizer.learning_rate must be"),
+    "schedule": ({"schedule.name": "linear"}, "schedule.name must be step, cosine or constant"),
+    "share": ({"adversarial_share": 0.0}, "adversarial_share must be"),
+    "runs": ({"runs": {"a": {"optimizer": {"rate": 1}}}}, "runs.a.optimizer.rate overrides no key"),
+    "split": ({"dataset.evaluation_split": "nosplit"}, "nosplit"),
+    "batch statistics": (
+        {"attack": {"name": "fgsm", "epsilon": 0.1}, "attack_batch_statistics": True},
+        "needs a model with a field batch_statistics_axis",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_configs_stop_before_training(case, data_dir, tmp_path):
+    changes, message = WRONG[case]
+    config = tiny.config(data_dir)
+    with config.unlocked():
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            target = config
+            for parent in parents:
+                target = target[parent]
+            target[last] = value
+    with pytest.raises((ValueError, TypeError), match=message):
+        study.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_table_aligns_and_labels_both_conventions():
+    attack = {
+        "name": "pgd",
+        "norm": "linf",
+        "epsilon": 8 / 255,
+        "steps": 10,
+        "step_size": 0.005,
+        "restarts": 1,
+        "robust_accuracy": 12.5,
+        "defense_success_rate": 25.0,
+    }
+    entry = {
+        "run": "std",
+        "seed": 0,
+        "clean": {"top1": 50.0, "top5": 100.0, "n": 8},
+        "attacks": [attack],
+        "cue_conflict": {"shape": 10.0, "texture": 90.0, "n": 8},
+    }
+    lines = study.table(
+        [entry, {**entry, "seed": 1, "clean": {"top1": 52.0, "top5": 100.0, "n": 8}}]
+    ).split("\n")
+    assert "pgd linf 8/255" in lines[0]
+    assert "robust" in lines[1]
+    assert "defended" in lines[1]
+    assert "51.0 ± 1.4" in lines[3]
+    assert lines[1].index("robust") + len("robust") == lines[3].index("12.5") + len("12.5 ± 0.0")

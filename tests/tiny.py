@@ -1,0 +1,44 @@
+"""A small config on real scans, a small network, shared by the tests of runs."""
+
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+
+from jaxrobust import config as configs
+
+
+class TinyNetwork(nn.Module):
+    """Two convolutions, as a user would write them: Linen's own layers."""
+
+    num_classes: int
+    mean: tuple = (0.3, 0.3, 0.3)
+    std: tuple = (0.4, 0.4, 0.4)
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        features = (images - jax.numpy.array(self.mean)) / jax.numpy.array(self.std)
+        for channels in (8, 16):
+            features = nn.Conv(channels, (3, 3), strides=2, use_bias=False)(features)
+            features = nn.relu(nn.BatchNorm(use_running_average=not train)(features))
+        return nn.Dense(self.num_classes)(features.mean((1, 2)))
+
+
+def config(data_dir: str | Path, **changes):
+    """Digits at 16 px, the tiny network, a few steps; `changes` are keys with dots."""
+    made = configs.default()
+    made.dataset.name = "digits"
+    made.dataset.data_dir = str(data_dir)
+    made.dataset.image_size = 16
+    made.model.name = "tests.tiny:TinyNetwork"
+    made.batch_size = 64
+    made.epochs = None
+    made.steps = 30
+    made.log_every_seconds = 1000.0
+    made.checkpoint.every_steps = 10
+    made.evaluation.batch_size = 128
+    made.evaluation.attacks = {"pgd": {"name": "pgd", "epsilon": 0.05, "steps": 2}}
+    made.runs = {"std": {}}
+    for key, value in changes.items():
+        made.update_from_flattened_dict({key.replace("__", "."): value})
+    return made
