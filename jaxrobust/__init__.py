@@ -2,8 +2,11 @@
 
 import importlib
 
+from jaxrobust import cpu_lowering
 from jaxrobust.classifier import Classifier, as_classifier
 from jaxrobust.version import __version__
+
+cpu_lowering.install()
 
 # Imported at first use: attacking a model of one's own must not wait for the data libraries.
 _MODULES = ("attacks", "checkpoints", "models", "norms", "train")

@@ -130,10 +130,10 @@ def load(workdir: str | Path) -> Classifier:
     folder = _only_run(Path(workdir))
     description = read_config(folder)
     model = models.create(**description["model"])
-    template = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, *description["image_shape"])))
+    drawn = jax.eval_shape(
+        lambda key: Classifier.init(key, model, description["image_shape"]), jax.random.key(0)
     )
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(template))
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(drawn.variables))
     checkpoints = folder / _FOLDER
     steps = sorted(
         (int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True

@@ -5,6 +5,7 @@ under an attack are the fields of that model and the options of that attack; eve
 unknown key is an error.
 """
 
+import dataclasses
 import difflib
 import json
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxrobust import attacks
+from jaxrobust.data.dataset_config import DatasetConfig
 
 # What may change between two calls with one workdir: how often to save and print, and what to
 # evaluate, which is then done again.
@@ -26,19 +28,8 @@ def default() -> ConfigDict:
             "runs": {"std": {}},
             # Trainings from scratch: seeds of the weights, the order of the data and the attacks.
             "seeds": (0,),
-            "dataset": {
-                "name": "imagenet2012",
-                "data_dir": None,  # where TFDS keeps its data sets; None: TFDS's default
-                "path": None,  # of an image_folder
-                "image_size": None,  # the network's input; None: the data set's own
-                "resize_size": None,  # shorter side before the centre crop in evaluation
-                "train_split": None,  # None: the catalogue's; "train[:90%]" works
-                "evaluation_split": None,
-                "augmentation": "auto",
-                "in_memory": "auto",
-                "workers": 0,  # processes that decode; 0: threads
-                "corrupt_images": "stop",  # or "skip": named and counted
-            },
+            # See data.dataset_config.DatasetConfig; None and "auto" are the catalogue's choice.
+            "dataset": dataclasses.asdict(DatasetConfig(name="imagenet2012")),
             # dtype "auto": bfloat16 on TPU and GPU, float32 on CPU. Other keys: the model's fields.
             "model": {"name": "resnet50", "dtype": "auto"},
             "batch_size": 256,  # of all devices together

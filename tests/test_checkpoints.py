@@ -89,5 +89,5 @@ def test_errors(tmp_path):
         checkpoints.load(tmp_path)
     write(tmp_path / "std" / "seed0", steps=(1,)).close()
     write(tmp_path / "adv" / "seed0", steps=(1,)).close()
-    with pytest.raises(ValueError, match="adv/seed0, .*std/seed0"):
+    with pytest.raises(ValueError, match=r"adv/seed0, .*std/seed0"):
         checkpoints.load(tmp_path)

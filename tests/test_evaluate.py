@@ -56,7 +56,7 @@ def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_
     # Image by image, each attacked alone with the key of its index.
     config = tiny.config(data_dir).dataset
     net = classifier()
-    right, robust = 0, {name: 0 for name in ATTACKS}
+    right, robust = 0, dict.fromkeys(ATTACKS, 0)
     with pipeline.evaluation_batches(config, "test[:30]", batch_size=30, mesh=mesh(1)) as batches:
         (batch,) = batches
     for index in range(30):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.models import cpu_lowering, layers
+from jaxrobust import cpu_lowering
+from jaxrobust.models import layers
 
 Case = namedtuple("Case", "batch height width channels features kernel stride padding groups")
 CASES = [
@@ -152,7 +153,7 @@ def test_forward_mode_still_works():
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a formulation for CPU")
 def test_loops_hold_only_convolutions_in_the_fast_layout():
-    assert cpu_lowering.installed()
+    assert cpu_lowering.available()
     case = Case(4, 8, 8, 3, 20, 3, 1, 1, 1)
 
     def attack(images, kernel):

@@ -13,8 +13,6 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxrobust.models import cpu_lowering  # noqa: F401
-
 Array = jax.Array
 Pair = int | tuple[int, int]
 

@@ -34,7 +34,7 @@ except ImportError:  # A jax without these internals is slower on CPU, and as co
 _enabled = True
 
 
-def installed() -> bool:
+def available() -> bool:
     """Whether this version of jax lets the formulations be installed."""
     return mlir is not None
 
@@ -239,8 +239,15 @@ def _pool_gradient(
     return total
 
 
-if installed():
-    mlir.register_lowering(
-        primitives.select_and_scatter_add_p, _lower_pool_gradient, platform="cpu"
-    )
-    mlir.register_lowering(primitives.conv_general_dilated_p, _lower_convolution, platform="cpu")
+def install() -> None:
+    """Use the formulations from now on; does nothing where this version of jax does not let them.
+
+    `import jaxrobust` calls it: attacks must be fast on models that the project did not write.
+    """
+    if available():
+        mlir.register_lowering(
+            primitives.select_and_scatter_add_p, _lower_pool_gradient, platform="cpu"
+        )
+        mlir.register_lowering(
+            primitives.conv_general_dilated_p, _lower_convolution, platform="cpu"
+        )

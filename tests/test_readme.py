@@ -1,0 +1,71 @@
+"""Every Python block of the README runs, as it stands, from top to bottom."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrobust import config as configs
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture
+def own_project(tmp_path, monkeypatch):
+    """A folder with a user's pictures and package, as the README supposes them."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        for kind in ("cat", "dog"):
+            folder = tmp_path / "pictures" / split / kind
+            folder.mkdir(parents=True)
+            for index in range(8):
+                pixels = generator.integers(0, 256, (80, 70, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "networks.py").write_text(
+        "import flax.linen as nn\n\n\n"
+        "class Network(nn.Module):\n"
+        "    num_classes: int\n\n"
+        "    @nn.compact\n"
+        "    def __call__(self, images, *, train):\n"
+        "        features = nn.relu(nn.Conv(8, (3, 3), strides=2)(images - 0.5))\n"
+        "        return nn.Dense(self.num_classes)(features.mean((1, 2)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("my_package")]:
+        del sys.modules[name]
+
+
+@pytest.mark.slow
+def test_blocks_run(own_project):
+    names = {"__name__": "readme"}
+    for block in BLOCKS:
+        # What one would train for 90 epochs, a test trains for two.
+        block = block.replace("epochs = 90", "epochs = 2").replace(
+            "batch_size = 256", "batch_size = 8"
+        )
+        exec(compile(block, str(README), "exec"), names)
+    assert names["adversarial"].shape == (8, 32, 32, 3)
+    assert names["classifier"](np.zeros((64, 64, 3), np.float32)).shape == (2,)
+
+
+def test_commands_name_configs_that_exist():
+    text = README.read_text()
+    found = re.findall(r"configs/(\w+)\.py", text) + re.findall(r"`(\w+)\.py`", text)
+    existing = {path.stem for path in (README.parent / "configs").glob("*.py")}
+    assert existing <= set(found)
+    for name in re.findall(r"--config=configs/(\w+)\.py", text):
+        assert name in existing
+    for key in re.findall(r"--config\.([\w.]+)=", text):
+        if key != "x.y":
+            value = configs.default()
+            for part in key.split("."):
+                value = value[part]
