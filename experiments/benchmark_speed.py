@@ -66,6 +66,9 @@ def measure(settings: Settings, tell: Callable[[str], None] = print) -> dict[str
         except RuntimeError as error:
             tell(f"{error}: jaxrobust is measured alone.")
     record = describe(settings, about)
+    hardware = record["hardware"]
+    if hardware["backend"] == "cpu" and hardware.get("load_average", 0) > 1 < hardware["cores"]:
+        tell("the machine has other work, from which PyTorch's threads suffer most: try --cores=1.")
     results: dict[str, dict[str, Any]] = {name: {} for name in speed_works.WORKS}
     flops = speed_works.flops(libraries[OURS])
     calls = {}
@@ -82,7 +85,7 @@ def measure(settings: Settings, tell: Callable[[str], None] = print) -> dict[str
                 result["error"] = str(error)
                 tell(f"{name}, {library} failed: {str(error).splitlines()[0]}")
                 continue
-            calls[name, library] = min(_MOST_CALLS, math.ceil(settings.seconds / once))
+            calls[name, library] = min(_MOST_CALLS, max(1, math.ceil(settings.seconds / once)))
             result |= {"calls": calls[name, library], "seconds": []}
     for turn in range(settings.rounds):
         tell(f"round {turn + 1} of {settings.rounds}")
@@ -115,11 +118,7 @@ def describe(settings: Settings, about: dict[str, Any]) -> dict[str, Any]:
     hardware = {"backend": jax.default_backend(), "device": device.device_kind}
     if device.platform == "cpu":
         hardware["device"] = _processor()
-    hardware |= {
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
-    }
+    hardware["cores"] = _cores()
     if hasattr(os, "getloadavg"):
         hardware["load_average"] = os.getloadavg()[0]
     packages = ("jax", "jaxlib", "flax", "numpy")
@@ -130,6 +129,19 @@ def describe(settings: Settings, about: dict[str, Any]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions, **about},
         "settings": dataclasses.asdict(settings),
     }
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _use_cores(count: int) -> None:
+    """Keep this process, before either library has started its threads, on so many cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise ValueError("cores can be chosen on Linux only.")
+    if count > _cores():
+        raise ValueError(f"cores must be at most the {_cores()} there are, got {count}.")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def _processor() -> str:
@@ -217,6 +229,8 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     settings = Settings(**{f.name: values[f.name].value for f in dataclasses.fields(Settings)})
     try:
+        if settings.cores is not None:
+            _use_cores(settings.cores)
         _run(settings, values.out, values.trace, values.check)
     except (ValueError, TypeError, RuntimeError) as error:
         if values.verbosity > 0:
@@ -240,6 +254,7 @@ def _define_flags() -> None:
     flags.DEFINE_boolean("torch", default.torch, "Compare with PyTorch where there is one.")
     modes = ["auto", "none", "default", "max-autotune-no-cudagraphs"]
     flags.DEFINE_enum("torch_compile", default.torch_compile, modes, "Mode of torch.compile.")
+    flags.DEFINE_integer("cores", None, "Cores of the CPU that are used.", lower_bound=1)
     flags.DEFINE_float("peak_tflops", None, "Of the device, for the utilisation.", lower_bound=0)
     flags.DEFINE_string("out", "benchmark_speed.json", "The file of all times.")
     flags.DEFINE_string("trace", None, "A folder for a profile of PGD training steps.")

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, models
 from jaxrobust import config as configs
@@ -42,6 +42,8 @@ class Settings:
     Attributes:
         seconds: least duration of one measurement: short work is repeated.
         torch_compile: mode of torch.compile, "none", or "auto": "default" on a GPU, else "none".
+        cores: of the CPU that both libraries may use; None: all. Beside other work one is fairest:
+            threads that wait for each other, as PyTorch's do, lose most.
         peak_tflops: of the device at `dtype`, in 10^12 operations per second.
     """
 
@@ -54,6 +56,7 @@ class Settings:
     seconds: float = 0.5
     torch: bool = True
     torch_compile: str = "auto"
+    cores: int | None = None
     peak_tflops: float | None = None
 
 
@@ -124,7 +127,9 @@ def our_works(subject: Subject) -> dict[str, Work]:
     """Every work of `WORKS` as training and evaluation run it, on the first device."""
     mesh = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
     key = jax.random.key(1)
-    batch = {"image": jnp.asarray(subject.images), "label": jnp.asarray(subject.labels)}
+    # Placed as training places them: otherwise the second step would be compiled anew.
+    batch, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    batch = jax.device_put({"image": subject.images, "label": subject.labels}, batch)
     images, labels = batch["image"], batch["label"]
     classifier = subject.classifier
 
@@ -137,6 +142,7 @@ def our_works(subject: Subject) -> dict[str, Work]:
 
     def training(recipe: Recipe) -> Work:
         state = initial_state(jax.random.key(0), subject.model, images.shape[1:], recipe)
+        state = jax.device_put(state, replicated)
         options = {"model": subject.model, "recipe": recipe, "mesh": mesh}
 
         def run() -> jax.Array:

@@ -5,7 +5,6 @@ attacks that compute no gradient of a parameter.
 """
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -157,18 +156,6 @@ def _ascended(images, delta, gradient, epsilon: float, step_size: float) -> torc
     return torch.clamp(delta + step_size * gradient.sign(), lower, upper)
 
 
-def _choose_threads(work: Callable[[], Any]) -> None:
-    """One thread or all: on a machine with other work, threads that wait for each other lose."""
-    seconds = {}
-    for threads in {1, torch.get_num_threads()}:
-        torch.set_num_threads(threads)
-        work()
-        start = time.perf_counter()
-        work()
-        seconds[threads] = time.perf_counter() - start
-    torch.set_num_threads(min(seconds, key=seconds.get))
-
-
 class Works:
     """Everything that is measured, as functions without arguments.
 
@@ -202,8 +189,6 @@ class Works:
         self.labels = torch.from_numpy(labels).long().to(device)
         self.ascended = self._compiled(_ascended)
         self.evaluated = self._compiled(sharing(self.network))
-        if device == "cpu":
-            _choose_threads(self.forward)
         self.optimizer = dict(optimizer, lr=optimizer["learning_rate"], fused=True)
         del self.optimizer["learning_rate"]
 

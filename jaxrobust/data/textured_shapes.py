@@ -5,7 +5,8 @@ strong in amplitude. So it is known exactly what an adversary of a given size ca
 model should look. In `train` and `test` the texture goes with the shape; in `cue_conflict` every
 picture carries the texture of another shape.
 
-The parameters of the generator are chosen so that the two cues compete, and then frozen.
+The parameters of the generator were chosen so that the two cues compete, with the generator's seeds 0
+and 1 and training seeds 0 and 1, and then frozen. Results are shown with other seeds of both.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Parameters:
         contrast: Range of the difference of luminance between silhouette and background.
         chroma: Largest deviation of a colour channel from the luminance.
         noise_std: Standard deviation of the pixel noise.
-        rotation: Largest rotation, in radians, to either side.
+        rotation: Largest rotation, in radians, to either side; textures are not rotated.
         scale: Range of the silhouette's circumradius, relative to half the image.
         shift: Share of the room left around the silhouette that its centre may wander over.
         train_examples: Number of pictures in `train`.
@@ -54,17 +55,17 @@ class Parameters:
         seed: Seed of all of it.
     """
 
-    texture_std: float = 0.08
-    contrast: tuple[float, float] = (0.3, 0.6)
+    texture_std: float = 0.085
+    contrast: tuple[float, float] = (0.27, 0.57)
     chroma: float = 0.08
     noise_std: float = 0.01
-    rotation: float = 0.5
+    rotation: float = np.pi
     scale: tuple[float, float] = (0.45, 0.75)
     shift: float = 0.5
     train_examples: int = 8_000
     test_examples: int = 1_000
     cue_conflict_examples: int = 1_000
-    seed: int = 0
+    seed: int = 2019
 
     @property
     def examples(self) -> dict[str, int]:
