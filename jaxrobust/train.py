@@ -218,7 +218,9 @@ class _Loop:
             last = self.done == steps
             save = last or self.done % save_every == 0
             stop = self.interrupts.requested(self.done)
-            if save or stop or self.done == 1 or self.progress.due() or len(self.unread) >= 100:
+            # Several processes must look at the loss after the same step, whatever their clocks say.
+            due = self.progress.due() and jax.process_count() == 1
+            if save or stop or self.done == 1 or due or len(self.unread) >= 100:
                 self._log(recipe, show=last or self.done == 1 or self.progress.due())
             if save or stop:
                 self.store.save(
@@ -269,6 +271,8 @@ class _Interrupts:
     def __enter__(self):
         self._requested = False
         self._previous = {}
+        if jax.process_count() > 1:
+            return self  # JAX's coordination service watches for SIGTERM itself
         for kind in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._previous[kind] = signal.signal(kind, self._note)
@@ -288,6 +292,6 @@ class _Interrupts:
     def requested(self, step: int) -> bool:
         """Whether to stop after this step; all processes agree on the same step."""
         if jax.process_count() > 1:
-            # JAX's coordination service sees SIGTERM itself and finds a step that all can reach.
+            # A step that all processes can reach.
             return multihost_utils.reached_preemption_sync_point(step)
         return self._requested
