@@ -7,7 +7,7 @@ whatever normalisation the classifier does inside.
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -273,7 +273,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     _check(key="given when the attack runs", **(defaults | options))
 
 
-def complete_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options that an attack runs with, defaults filled in, as a report should state them."""
     parameters = inspect.signature(get(name)).parameters
     complete = {

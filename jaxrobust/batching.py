@@ -306,5 +306,5 @@ def per_image(
             partition=_batch_partition(images),
         )
 
-    lifted.__signature__ = signature
+    lifted.__signature__ = signature  # type: ignore[attr-defined]
     return lifted

@@ -129,6 +129,8 @@ def load(workdir: str | Path) -> Classifier:
     """
     folder = _only_run(Path(workdir))
     description = read_config(folder)
+    if description is None:
+        raise FileNotFoundError(f"{folder} holds no {_CONFIG}.")
     model = models.create(**description["model"])
     drawn = jax.eval_shape(
         lambda key: Classifier.init(key, model, description["image_shape"]), jax.random.key(0)

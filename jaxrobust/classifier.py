@@ -230,7 +230,7 @@ def as_classifier(
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std go together, got mean={mean} and std={std}.")
     normalization = None
-    if mean is not None:
+    if mean is not None and std is not None:
         normalization = (tuple(map(float, mean)), tuple(map(float, std)))
         if not all(value > 0 for value in normalization[1]):
             raise ValueError(f"std must be positive, got {std}.")

@@ -29,7 +29,7 @@ try:
     from jax.extend.core import primitives
     from jax.interpreters import mlir
 except ImportError:  # A jax without these internals is slower on CPU, and as correct.
-    mlir = None
+    mlir = None  # type: ignore[assignment]
 
 _enabled = True
 
@@ -97,7 +97,7 @@ def _formulation(
     to_nhwc = [image_spec[i] for i in (0, 2, 3, 1)]
     to_hwio = [kernel_spec[i] for i in (2, 3, 1, 0)]
     # Position in NHWC of each dimension of the output.
-    from_nhwc = np.argsort([output_spec[i] for i in (0, 2, 3, 1)])
+    from_nhwc = np.argsort([output_spec[i] for i in (0, 2, 3, 1)]).tolist()
     window = [kernel.shape[i] for i in kernel_spec[2:]]
     sides = [images.shape[i] for i in image_spec[2:]]
     dilated = [(side - 1) * d + 1 for side, d in zip(sides, lhs_dilation, strict=True)]
@@ -220,7 +220,7 @@ def _pool_gradient(
     positions = list(itertools.product(*map(range, window_dimensions)))
     best, winner = None, jnp.zeros(gradient.shape, jnp.int32)
     for index, start in enumerate(positions):
-        stop = np.add(start, extent)
+        stop = [first + length for first, length in zip(start, extent, strict=True)]
         values = lax.slice(padded, start, stop, window_strides)
         better = False if best is None else ~(best >= values)
         best = values if best is None else jnp.where(better, values, best)

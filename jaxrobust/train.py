@@ -204,7 +204,7 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
 class _Loop:
     """The steps of one session, with saving, logging and stopping at the right moments."""
 
-    def __init__(self, state, done, batches, store, writer, progress, interrupts):
+    def __init__(self, state, done, batches, store, writer, progress, interrupts) -> None:
         self.state, self.done = state, done
         self.batches, self.store, self.writer = batches, store, writer
         self.progress, self.interrupts = progress, interrupts
@@ -218,7 +218,7 @@ class _Loop:
             last = self.done == steps
             save = last or self.done % save_every == 0
             stop = self.interrupts.requested(self.done)
-            # Several processes must look at the loss after the same step, whatever their clocks say.
+            # All processes must look at the loss after the same step, whatever their clocks say.
             due = self.progress.due() and jax.process_count() == 1
             if save or stop or self.done == 1 or due or len(self.unread) >= 100:
                 self._log(recipe, show=last or self.done == 1 or self.progress.due())

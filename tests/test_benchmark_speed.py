@@ -4,19 +4,24 @@ import json
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from experiments import benchmark_speed, speed_works
 from experiments.speed_works import OURS, THEIRS, WORKS, Settings
+from jaxrobust import Classifier
 from jaxrobust.models import resnet
+from tests import tiny
 
 
 class TinyResNet(resnet.ResNet):
-    """Two basic blocks, the second with a projection: little to compile."""
+    """One basic block with a projection: little to compile."""
 
-    stage_sizes: tuple[int, ...] = (1, 1)
+    stage_sizes: tuple[int, ...] = (1,)
     small_images: bool = True
     width: int = 4
+    widening: int = 2
 
 
 _TINY = Settings(
@@ -27,6 +32,13 @@ _TINY = Settings(
     rounds=2,
     seconds=0.0,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_compile():
+    """The check's precision, so that it compiles nothing anew, and keys that compile fast."""
+    with jax.default_matmul_precision("highest"), jax.default_prng_impl("rbg"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +111,7 @@ def test_pytorch_computes_the_same_and_a_difference_is_found(monkeypatch):
     def disturbed(network, variables):
         load(network, variables)
         with torch.no_grad():
-            network.layer2_0.conv1.weight.mul_(1.1)
+            network.layer1_0.conv1.weight.mul_(1.1)
 
     monkeypatch.setattr(torch_resnet, "load", disturbed)
     differences = speed_works.check(_TINY)
@@ -108,14 +120,10 @@ def test_pytorch_computes_the_same_and_a_difference_is_found(monkeypatch):
 
 def test_pytorch_network_of_bottlenecks_has_the_same_logits():
     torch = pytest.importorskip("torch")
-    import jax
-    import numpy as np
-
     from experiments import torch_resnet
-    from jaxrobust import Classifier
 
     model = resnet.ResNet((1, 1), bottleneck=True, width=4, widening=2, num_classes=7)
-    classifier = Classifier.init(jax.random.key(0), model, (40, 40, 3))
+    classifier = Classifier(model, tiny.drawn_variables(model, (40, 40, 3)))
     images = np.random.default_rng(0).random((2, 40, 40, 3), np.float32)
     network = torch_resnet.ResNet(model)
     torch_resnet.load(network, classifier.variables)

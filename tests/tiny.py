@@ -1,9 +1,11 @@
-"""A small config on real scans, a small network, shared by the tests of runs."""
+"""Shared by tests: a small config on real scans, a small network, weights of any network."""
 
 from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import config as configs
 
@@ -22,6 +24,24 @@ class TinyNetwork(nn.Module):
             features = nn.Conv(channels, (3, 3), strides=2, use_bias=False)(features)
             features = nn.relu(nn.BatchNorm(use_running_average=not train)(features))
         return nn.Dense(self.num_classes)(features.mean((1, 2)))
+
+
+def drawn_variables(model, image_shape):
+    """Weights and running statistics like a trained network's, without compiling `model.init`."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            values = rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        elif name in ("scale", "var"):
+            values = rng.uniform(0.5, 1.5, leaf.shape)
+        else:
+            values = 0.1 * rng.standard_normal(leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
+    return jax.tree.map_with_path(draw, shapes)
 
 
 def config(data_dir: str | Path, **changes):

@@ -48,7 +48,16 @@ class DatasetConfig:
     corrupt_images: str = "stop"
 
 
-def resolve(dataset_config: Any) -> tuple[DatasetConfig, catalog.Dataset]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(DatasetConfig):
+    """What `resolve` returns: the keys that the catalogue knows are filled in."""
+
+    image_size: int
+    train_split: str
+    evaluation_split: str
+
+
+def resolve(dataset_config: Any) -> tuple[ResolvedConfig, catalog.Dataset]:
     """Checks a config and fills in what the catalogue knows.
 
     Args:
@@ -67,13 +76,15 @@ def resolve(dataset_config: Any) -> tuple[DatasetConfig, catalog.Dataset]:
     }
     config = DatasetConfig(**given)
     dataset = catalog.get(config.name)
-    config = dataclasses.replace(
-        config,
-        image_size=dataset.image_size if config.image_size is None else config.image_size,
-        train_split=config.train_split or dataset.train_split,
-        evaluation_split=config.evaluation_split or dataset.evaluation_split,
-        augmentation=dataset.augmentation if config.augmentation == "auto" else config.augmentation,
-    )
+    known = {
+        "image_size": dataset.image_size if config.image_size is None else config.image_size,
+        "train_split": config.train_split or dataset.train_split,
+        "evaluation_split": config.evaluation_split or dataset.evaluation_split,
+        "augmentation": (
+            dataset.augmentation if config.augmentation == "auto" else config.augmentation
+        ),
+    }
+    config = ResolvedConfig(**{**given, **known})
     if not isinstance(config.image_size, int) or config.image_size < 1:
         raise ValueError(
             f"dataset.image_size must be a positive integer, got {config.image_size!r}."

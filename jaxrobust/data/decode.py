@@ -190,7 +190,7 @@ def random_resized_crop(
     full_size = image_size(encoded) if isinstance(encoded, bytes) else None
     if full_size is None:
         image = decode(encoded, name=name)
-        box = random_crop_box(*image.shape[:2], rng)
+        box = random_crop_box(image.shape[0], image.shape[1], rng)
     else:
         box = random_crop_box(*full_size, rng)
         factor = min(box[2:]) / size

@@ -30,7 +30,7 @@ def encode_png(image: np.ndarray) -> io.BytesIO:
     return io.BytesIO(encoded.tobytes())
 
 
-class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A TFDS builder that can prepare its data set anywhere.
 
     Subclasses put whatever decides the content into `info.metadata`; a set on disk that was made

@@ -130,10 +130,10 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
         logging.warning("Skipped: %s", message)
     if errors:
         logging.warning("Skipped %d of %d pictures in %s.", len(errors), len(files), folder)
-    kept = [k for k, result in enumerate(results) if not isinstance(result, str)]
+    kept = {k: result for k, result in enumerate(results) if not isinstance(result, str)}
     if not kept:
         raise ValueError(f"None of the {len(files)} pictures in {folder} can be read.")
-    sizes = {results[k] for k in kept}
+    sizes = set(kept.values())
     height, width = next(iter(sizes))
     return ImageFolder(
         files=tuple(files[k] for k in kept),

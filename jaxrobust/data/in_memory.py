@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust.data.batches import Batches
-from jaxrobust.data.dataset_config import DatasetConfig
+from jaxrobust.data.dataset_config import ResolvedConfig
 from jaxrobust.data.decode import PADDING
 from jaxrobust.data.sources import Split
 from jaxrobust.data.transforms import HostTransform
@@ -26,7 +26,7 @@ class InMemoryBatches(Batches):
     def __init__(
         self,
         split: Split,
-        config: DatasetConfig,
+        config: ResolvedConfig,
         augmentation: str,
         *,
         batch_size: int,
@@ -55,8 +55,8 @@ class InMemoryBatches(Batches):
             index = step * self.batch_size + np.arange(self.batch_size, dtype=np.int32)
             mask = index < self.num_examples
             index = np.where(mask, index, 0)
-        index = _place(index, self._sharding)
-        batch = self._gather(self._arrays, index, self._seed, np.uint32(step))
+        placed = _place(index, self._sharding)
+        batch = self._gather(self._arrays, placed, self._seed, np.uint32(step))
         return batch if mask is None else {**batch, "mask": _place(mask, self._sharding)}
 
 
@@ -97,8 +97,10 @@ def load(split: Split, transform: HostTransform) -> dict[str, np.ndarray]:
 @functools.cache
 def _compiled(augmentation: str, resize_size: int, image_size: int, sharding: NamedSharding) -> Any:
     # Cached, so that opening a split again compiles nothing.
-    options = {"augmentation": augmentation, "resize_size": resize_size, "image_size": image_size}
-    return jax.jit(functools.partial(gather, **options), out_shardings=sharding)
+    function = functools.partial(
+        gather, augmentation=augmentation, resize_size=resize_size, image_size=image_size
+    )
+    return jax.jit(function, out_shardings=sharding)
 
 
 def gather(

@@ -18,9 +18,18 @@ from jax.sharding import Mesh
 
 from jaxrobust.data import sources
 from jaxrobust.data.batches import Batches
-from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.data.dataset_config import DatasetConfig, ResolvedConfig, resolve
 from jaxrobust.data.in_memory import InMemoryBatches
 from jaxrobust.data.streaming import StreamedBatches
+
+__all__ = [
+    "Batches",
+    "DatasetConfig",
+    "DatasetInfo",
+    "describe",
+    "evaluation_batches",
+    "train_batches",
+]
 
 _IN_MEMORY_LIMIT = 2 * 2**30
 
@@ -178,8 +187,8 @@ def _batches(
     return kind(opened, config, augmentation, batch_size=batch_size, seed=seed, mesh=mesh)
 
 
-def _fits_in_memory(config: DatasetConfig, split: sources.Split, augmentation: str) -> bool:
-    if config.in_memory != "auto":
+def _fits_in_memory(config: ResolvedConfig, split: sources.Split, augmentation: str) -> bool:
+    if not isinstance(config.in_memory, str):
         return config.in_memory
     if split.native_size is None or augmentation == "random_resized_crop":
         return False

@@ -5,14 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 import grain
 from absl import logging
 
 from jaxrobust.data import catalog, image_folder
 from jaxrobust.data.dataset_config import DatasetConfig
+
+
+class Records(Protocol):
+    """Random access to mappings with an image and integers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Split:
 
     dataset_name: str
     name: str
-    records: Sequence[Mapping[str, Any]]
+    records: Records
     labels: tuple[str, ...]
     num_classes: int
     class_names: tuple[str, ...]
@@ -78,8 +86,8 @@ def open_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
 
     del digits, textured_shapes, tiny_imagenet
     if dataset.embedded:
-        builder_class = tfds.builder_cls(dataset.tfds_name.partition("/")[0])
-        builder_config = dataset.tfds_name.partition("/")[2]
+        builder_name, _, builder_config = cast(str, dataset.tfds_name).partition("/")
+        builder_class = tfds.builder_cls(builder_name)
         kwargs = {"config": builder_config} if builder_config else {}
         builder_class(data_dir=config.data_dir, **kwargs).prepare()
     return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
@@ -97,7 +105,7 @@ def open_split(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
         FileNotFoundError: The data set is not prepared, or the folder is not there.
         ValueError: The split is unknown, or the data are not what their description says.
     """
-    if config.name == "image_folder":
+    if config.path is not None:  # Given for image_folder, and for it alone.
         records = image_folder.open_split(config.path, split, config.corrupt_images)
         return Split(
             dataset_name=config.name,
@@ -191,7 +199,7 @@ def _compare_with_catalog(dataset: catalog.Dataset, split: str, examples: int) -
 
 def split_sizes(config: DatasetConfig, dataset: catalog.Dataset) -> dict[str, int]:
     """Number of images of every split, as far as it is known without reading them."""
-    if config.name == "image_folder":
+    if config.path is not None:
         return {
             name: len(image_folder.open_split(config.path, name, config.corrupt_images))
             for name in image_folder.splits(config.path)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust.data.batches import Batches
-from jaxrobust.data.dataset_config import DatasetConfig
+from jaxrobust.data.dataset_config import ResolvedConfig
 from jaxrobust.data.sources import Split
 from jaxrobust.data.transforms import HostTransform
 
@@ -47,7 +47,7 @@ class StreamedBatches(Batches):
     def __init__(
         self,
         split: Split,
-        config: DatasetConfig,
+        config: ResolvedConfig,
         augmentation: str,
         *,
         batch_size: int,

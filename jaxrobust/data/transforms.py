@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxrobust.data import decode
-from jaxrobust.data.dataset_config import DatasetConfig
+from jaxrobust.data.dataset_config import ResolvedConfig
 from jaxrobust.data.sources import Split
 
 
@@ -32,7 +32,7 @@ class HostTransform:
     resize_size: int
 
     @classmethod
-    def create(cls, split: Split, config: DatasetConfig, augmentation: str) -> HostTransform:
+    def create(cls, split: Split, config: ResolvedConfig, augmentation: str) -> HostTransform:
         """The transform of a split under a resolved config."""
         resize_size = config.resize_size
         if resize_size is None and split.native_size is not None:

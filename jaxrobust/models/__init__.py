@@ -65,7 +65,7 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
     if "dtype" in fields:
         fields["dtype"] = _compute_dtype(fields["dtype"])
     if ":" in name:
-        module = _import_module_class(name)
+        module: Callable[..., nn.Module] = _import_module_class(name)
         allowed = _fields(module)
         if "num_classes" not in allowed:
             raise ValueError(
@@ -106,8 +106,8 @@ def _compute_dtype(dtype: Any) -> Any:
 
 def _fields(module: Callable[..., nn.Module]) -> tuple[str, ...]:
     fixed = module.args if isinstance(module, partial) else ()
-    module = module.func if isinstance(module, partial) else module
-    declared = [f.name for f in dataclasses.fields(module) if f.init]
+    module_class: Any = module.func if isinstance(module, partial) else module
+    declared = [f.name for f in dataclasses.fields(module_class) if f.init]
     return tuple(f for f in declared[len(fixed) :] if f not in ("parent", "name"))
 
 

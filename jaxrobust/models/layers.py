@@ -295,5 +295,5 @@ def normalize(
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}.")
     compute = jnp.promote_types(jnp.float32, dtype)
-    mean, std = jnp.asarray(mean, compute), jnp.asarray(std, compute)
-    return ((images.astype(compute) - mean) / std).astype(dtype)
+    centered = images.astype(compute) - jnp.asarray(mean, compute)
+    return (centered / jnp.asarray(std, compute)).astype(dtype)
