@@ -73,7 +73,8 @@ def _ascend(objective, image, start, *, ball, epsilon, step_size, steps):
     gradient_of = jax.grad(objective)
 
     def step(_, delta):
-        gradient = gradient_of(jnp.clip(image + delta, 0.0, 1.0))
+        # A gradient that is NaN says nothing: the pixel stays.
+        gradient = jnp.nan_to_num(gradient_of(jnp.clip(image + delta, 0.0, 1.0)))
         movable = jnp.where(gradient > 0, delta < upper, delta > lower)
         return ball.project(
             delta + step_size * ball.steepest(gradient, movable), epsilon, lower, upper

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from jaxrobust import models
 from jaxrobust.classifier import Classifier
@@ -53,10 +54,14 @@ class Checkpoints:
     def restore(self, variables: Any, training: Any) -> tuple[int, Any, Any, dict] | None:
         """The newest checkpoint that can be read: step, variables, training, data; None if none is.
 
-        One that cannot be read is named in a warning and removed, and the one before is taken.
+        One that cannot be read is named in a warning and set aside (its folder gets the ending
+        ".unreadable", nothing is deleted), and the one before is taken.
 
         Args:
           variables, training: pytrees of the same structure, whose shardings the result gets.
+
+        Raises:
+          OSError: when there are checkpoints and none can be read.
         """
         for step in reversed(self.steps()):
             try:
@@ -69,15 +74,24 @@ class Checkpoints:
                     ),
                 )
             except Exception as error:
+                if step == min(self.steps()):
+                    raise OSError(
+                        f"No checkpoint in {self._folder} can be read, the oldest because of "
+                        f"{type(error).__name__}; remove the folder to start anew."
+                    ) from error
                 _warn_unreadable(self._folder, step, error)
-                self._remove(step)
+                self._set_aside(step)
                 continue
             return step, restored.variables, restored.training, restored.data
         return None
 
-    def _remove(self, step: int) -> None:
+    def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
-            shutil.rmtree(self._folder / str(step), ignore_errors=True)
+            folder = self._folder / str(step)
+            shutil.rmtree(folder.with_suffix(".unreadable"), ignore_errors=True)
+            folder.rename(folder.with_suffix(".unreadable"))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
 
     def wait(self) -> None:

@@ -10,7 +10,8 @@ import difflib
 import json
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import placeholder
 
 from jaxrobust import attacks
 from jaxrobust.data.dataset_config import DatasetConfig
@@ -29,12 +30,16 @@ def default() -> ConfigDict:
             # Trainings from scratch: seeds of the weights, the order of the data and the attacks.
             "seeds": (0,),
             # See data.dataset_config.DatasetConfig; None and "auto" are the catalogue's choice.
-            "dataset": dataclasses.asdict(DatasetConfig(name="imagenet2012")),
+            "dataset": dataclasses.asdict(DatasetConfig(name="imagenet2012"))
+            # Typed, so that flags can set what is None at first.
+            | {key: placeholder(str) for key in ("data_dir", "path", "train_split")}
+            | {"evaluation_split": placeholder(str)}
+            | {key: placeholder(int) for key in ("image_size", "resize_size")},
             # dtype "auto": bfloat16 on TPU and GPU, float32 on CPU. Other keys: the model's fields.
             "model": {"name": "resnet50", "dtype": "auto"},
             "batch_size": 256,  # of all devices together
-            "epochs": 90.0,
-            "steps": None,  # instead of epochs
+            "epochs": FieldReference(90.0, field_type=float),
+            "steps": placeholder(int),  # instead of epochs, which must be None then
             "optimizer": {
                 "learning_rate": 0.1,
                 "momentum": 0.9,
@@ -56,7 +61,7 @@ def default() -> ConfigDict:
             # BatchNorm inside the attack: running averages, or the batch's own statistics (then
             # an image's perturbation depends on what else is in its batch).
             "attack_batch_statistics": False,
-            "checkpoint": {"every_epochs": 1.0, "every_steps": None, "keep": 2},
+            "checkpoint": {"every_epochs": 1.0, "every_steps": placeholder(int), "keep": 2},
             "log_every_seconds": 10.0,
             "evaluation": {
                 "batch_size": 256,
@@ -67,7 +72,7 @@ def default() -> ConfigDict:
                     "pgd_0_01": {"name": "pgd", "epsilon": 0.01, "steps": 10, "restarts": 10},
                 },
                 # Decided by shape or by texture, on data that has the split; None: when it has.
-                "cue_conflict": None,
+                "cue_conflict": placeholder(bool),
             },
         }
     )
@@ -91,6 +96,8 @@ def for_run(config: ConfigDict, run: str) -> ConfigDict:
 
 def _merge(config: dict, overrides: dict, where: str) -> None:
     for key, value in overrides.items():
+        if isinstance(config.get(key), dict) and not isinstance(value, dict) and key != "attack":
+            raise ValueError(f"{where}.{key} must hold some of its keys, got {value!r}.")
         if key not in config:
             raise ValueError(f"{where}.{key} overrides no key of the config{_near(key, config)}.")
         if isinstance(value, dict) and isinstance(config[key], dict) and key != "attack":
@@ -136,6 +143,12 @@ def check(config: ConfigDict) -> None:
     _check_keys(to_plain(config), to_plain(default()), "")
     if not config.runs:
         raise ValueError("runs must name at least one run, got none.")
+    for run, overrides in config.runs.items():
+        if not run or not isinstance(overrides, ConfigDict):
+            raise ValueError(f"runs.{run} must hold the keys that it overrides, got {overrides!r}.")
+        for key in ("runs", "seeds"):
+            if key in overrides:
+                raise ValueError(f"runs.{run}.{key} cannot differ between the runs of a study.")
     _check_seeds(config.seeds)
     for run in config.runs:
         _check_run(for_run(config, run))
@@ -150,16 +163,17 @@ def _check_keys(config: dict, known: dict, prefix: str) -> None:
             raise ValueError(f"config key {prefix}{key} is missing.")
     for key, value in known.items():
         free = key in ("runs", "model", "attack", "attacks")
+        if isinstance(value, dict) and not isinstance(config[key], dict):
+            raise ValueError(f"{prefix}{key} must hold {', '.join(value)}, got {config[key]}.")
         if isinstance(value, dict) and not free:
-            if not isinstance(config[key], dict):
-                raise ValueError(f"{prefix}{key} must hold {', '.join(value)}, got {config[key]}.")
             _check_keys(config[key], value, f"{prefix}{key}.")
 
 
 def _check_seeds(seeds: Any) -> None:
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    seeds = seeds if isinstance(seeds, (tuple, list)) else (seeds,)
+    whole = all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must be different whole numbers of at least 0, got {seeds}.")
+        raise ValueError(f"seeds must be different whole numbers in [0, 2**32), got {seeds}.")
 
 
 def _check_run(config: ConfigDict) -> None:
@@ -178,12 +192,12 @@ def _check_run(config: ConfigDict) -> None:
     positive("batch_size", config.batch_size, whole=True)
     positive("evaluation.batch_size", config.evaluation.batch_size, whole=True)
     positive("checkpoint.keep", config.checkpoint.keep, whole=True)
-    if (config.steps is None) == (config.epochs is None):
-        raise ValueError(
-            "exactly one of epochs and steps must be set (the other None), "
-            f"got epochs={config.epochs}, steps={config.steps}."
-        )
-    positive("epochs" if config.steps is None else "steps", config.steps or config.epochs)
+    if config.steps is None and config.epochs is None:
+        raise ValueError("epochs or steps must be set, got None for both.")
+    if config.steps is not None:
+        positive("steps", config.steps, whole=True)
+    else:
+        positive("epochs", config.epochs)
     every = config.checkpoint
     if every.every_steps is None:
         positive("checkpoint.every_epochs", every.every_epochs)
@@ -202,6 +216,14 @@ def _check_run(config: ConfigDict) -> None:
     share("adversarial_share", config.adversarial_share, lowest_allowed=False)
     if config.attack is not None:
         _check_attack("attack", config.attack)
+    if not config.model.get("name"):
+        raise ValueError(
+            f"model.name must be the name of a model, got {config.model.get('name')!r}."
+        )
+    if not config.dataset.name:
+        raise ValueError(
+            f"dataset.name must be the name of a data set, got {config.dataset.name!r}."
+        )
     for name, attack in config.evaluation.attacks.items():
         _check_attack(f"evaluation.attacks.{name}", attack)
 

@@ -1,6 +1,7 @@
 """Accuracy of a classifier on a whole split: clean, under attack, by shape or by texture."""
 
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, logs
+from jaxrobust.batching import as_pytree
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
 
@@ -20,12 +23,15 @@ _SAVE_EVERY = 30.0
 
 
 def hits(logits: jax.Array, label: jax.Array, top: int = 1) -> jax.Array:
-    """Whether the label is among the `top` largest logits, for logits (k,); ties count as hits.
+    """Whether the label is among the `top` largest logits, for logits (k,).
 
-    Logits that are not finite never hit: a comparison with NaN would call them right.
+    Of equal logits the first counts as larger, as `argmax` has it. Logits that are not finite never
+    hit: a comparison with NaN would call them right.
     """
-    larger = jnp.sum(logits > logits[label])
-    return (larger < top) & jnp.all(jnp.isfinite(logits))
+    ahead = (logits > logits[label]) | (
+        (logits == logits[label]) & (jnp.arange(logits.shape[0]) < label)
+    )
+    return (jnp.sum(ahead) < top) & jnp.all(jnp.isfinite(logits))
 
 
 @functools.partial(jax.jit, static_argnames="attacked")
@@ -99,14 +105,18 @@ def evaluate(
       title: of the progress line.
       every: seconds between two progress lines.
     """
+    classifier = as_pytree(classifier)
     attacked = tuple(
         (attack["name"], tuple(sorted((k, v) for k, v in attack.items() if k != "name")))
         for attack in (attacks_by_name or {}).values()
     )
     with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
-        total, done = _read_partial(partial_file, attacked, batch_size, split)
+        settings = _settings(classifier, dataset, attacked, batch_size, split, key)
+        total, done = _read_partial(partial_file, settings)
         if done:
             batches.set_state(total.pop("position"))
+        # Once for all batches: what is on one device alone would be sent again with each.
+        classifier = jax.device_put(classifier, NamedSharding(mesh, PartitionSpec()))
         progress = logs.Progress(title, len(batches), images=batch_size, every=every)
         noted = time.perf_counter()
         for batch in batches:
@@ -115,12 +125,12 @@ def evaluate(
             total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
             done += 1
             progress.mark(done)
-            if progress.due():
+            if progress.due() and jax.process_index() == 0:
                 progress.show(done)
             if partial_file and time.perf_counter() - noted > _SAVE_EVERY:
                 noted = time.perf_counter()
                 position = {"position": batches.get_state()}
-                note = {"settings": _settings(attacked, batch_size, split), "done": done}
+                note = {"settings": settings, "done": done}
                 _write_json(partial_file, note | {"total": total | position})
         progress.close()
     if total["n"] != batches.num_examples:
@@ -132,15 +142,21 @@ def evaluate(
     return total
 
 
-def _settings(attacked, batch_size, split) -> Any:
-    return json.loads(json.dumps([attacked, batch_size, split, jax.process_count()]))
+def _settings(classifier, dataset, attacked, batch_size, split, key) -> str:
+    """What the counts depend on, weights included, as one string."""
+    known = hashlib.sha256()
+    for leaf in jax.tree.leaves(classifier):
+        known.update(np.asarray(leaf).tobytes())
+    known.update(np.asarray(jax.random.key_data(key)).tobytes())
+    known.update(repr((dataset, attacked, batch_size, split, jax.process_count())).encode())
+    return known.hexdigest()
 
 
-def _read_partial(partial_file, attacked, batch_size, split) -> tuple[dict, int]:
+def _read_partial(partial_file, settings) -> tuple[dict, int]:
     if partial_file is None or not partial_file.exists():
         return {}, 0
     note = json.loads(partial_file.read_text())
-    if note["settings"] != _settings(attacked, batch_size, split):
+    if note["settings"] != settings:
         return {}, 0
     return note["total"], note["done"]
 
@@ -184,7 +200,8 @@ def report(config: Any, classifier: Classifier, *, mesh: Mesh, folder: Path, tit
     results: dict[str, Any] = {
         "clean": {
             "top1": _per_cent(total["top1"], total["n"]),
-            "top5": _per_cent(total["top5"], total["n"]),
+            # Of five classes or fewer, the label is always among the five.
+            "top5": _per_cent(total["top5"], total["n"]) if data.num_classes > 5 else None,
             "n": total["n"],
         },
         "attacks": [

@@ -28,20 +28,16 @@ class Progress:
     Args:
       title: what is being done.
       total: how many steps there are.
-      start: how many were done in an earlier session.
       images: images a step.
       every: seconds between two lines that are not on a terminal.
     """
 
-    def __init__(
-        self, title: str, total: int, *, start: int = 0, images: int = 1, every: float = 10.0
-    ):
+    def __init__(self, title: str, total: int, *, images: int = 1, every: float = 10.0):
         self.title, self.total, self.images, self.every = title, total, images, every
         self.live = sys.stderr.isatty()
         self.begun = time.perf_counter()
         self.printed = self.begun if not self.live else 0.0
         self.marks: list[tuple[float, int]] = []
-        self.start = start
 
     def due(self) -> bool:
         """Whether it is time for a line: the caller then gathers its figures and calls `show`."""

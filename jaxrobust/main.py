@@ -38,10 +38,13 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value or Path("runs") / name)
     try:
         results = study.run(_CONFIG.value, workdir)
-    except (ValueError, TypeError, FileNotFoundError, train.NotFinite) as error:
+    except (ValueError, TypeError, OSError, train.NotFinite) as error:
         if flags.FLAGS.verbosity > 0:
             raise
-        sys.exit(f"{type(error).__name__}: {error}")
+        notes = " ".join(getattr(error, "__notes__", ()))
+        sys.exit(f"{type(error).__name__}: {error} {notes}\n(--verbosity=1 shows where.)")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; the same command goes on from the last checkpoint.")
     except train.TrainingStopped as stopped:
         sys.exit(str(stopped))
     if jax.process_index() == 0:
@@ -49,6 +52,21 @@ def main(argv: list[str]) -> None:
         print(f"written to {workdir / 'results.json'}")
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parse the flags; a wrong one ends with one sentence."""
+    for argument in argv[1:]:
+        name, _, path = argument.lstrip("-").partition("=")
+        if name == "config" and not Path(path).is_file():
+            sys.exit(f"--config must be a file of configs, got {path!r}, which does not exist.")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"{error}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        sys.exit(f"A --config.… flag names no key of the config, or has the wrong type: {lines[0]}")
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

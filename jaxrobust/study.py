@@ -21,10 +21,11 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
 
     Args:
       config: runs x seeds; everything is checked before the first step.
-      workdir: gets `<run>/seed<k>/` for each training and `results.json`.
+      workdir: gets `<run>/seed<k>/` for each training and `results.json`, which keeps the entries
+        of finished runs and seeds that are not in this config.
 
     Returns:
-      The content of `results.json`: one entry a run and seed.
+      One entry a run and seed of this config, as in `results.json`.
 
     Raises:
       ValueError: when the config is wrong, or the workdir holds another config's run.
@@ -38,11 +39,12 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     for name in config.runs:
         train.check(configs.for_run(config, name))
     _check_folders(config, workdir, grid)
-    results = []
+    others = _finished_outside(workdir, grid)
+    results: list[dict[str, Any]] = []
     for name, seed in grid:
         results.append(_one(configs.for_run(config, name), workdir / name / f"seed{seed}", seed))
         if jax.process_index() == 0:
-            _write(workdir / _RESULTS, results)
+            _write(workdir / _RESULTS, results + others)
     return results
 
 
@@ -52,6 +54,16 @@ def _check_folders(config: ConfigDict, workdir: Path, grid: list[tuple[str, int]
         folder = workdir / name / f"seed{seed}"
         if checkpoints.read_config(folder) is not None:
             train.prepare_folder(folder, train.describe(configs.for_run(config, name), seed))
+
+
+def _finished_outside(workdir: Path, grid: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """What earlier calls with other runs or seeds have finished in this workdir."""
+    found = []
+    for path in sorted(workdir.glob(f"*/seed*/{_FINISHED}")):
+        entry = json.loads(path.read_text())["results"]
+        if (entry["run"], entry["seed"]) not in grid:
+            found.append(entry)
+    return found
 
 
 def _one(config: ConfigDict, folder: Path, seed: int) -> dict[str, Any]:

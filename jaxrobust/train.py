@@ -18,7 +18,13 @@ from jaxrobust import checkpoints, logs, models
 from jaxrobust import config as configs
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
-from jaxrobust.train_step import Recipe, TrainState, initial_state, train_step
+from jaxrobust.train_step import (
+    Recipe,
+    TrainState,
+    attacked_positions,
+    initial_state,
+    train_step,
+)
 from jaxrobust.version import __version__
 
 
@@ -44,18 +50,48 @@ def check(config: ConfigDict) -> None:
         if size % devices:
             raise ValueError(f"{name} must be a multiple of the {devices} devices, got {size}.")
     data = pipeline.describe(config.dataset)
-    model = models.create(**_model_fields(config, data))
+    fields = _model_fields(config, data)
+    if fields["num_classes"] != data.num_classes:
+        raise ValueError(
+            f"model.num_classes must be {data.num_classes}, the classes of {data.name}, "
+            f"got {fields['num_classes']}."
+        )
+    model = models.create(**fields)
     batch_statistics = config.attack is not None and config.attack_batch_statistics
     if batch_statistics and not hasattr(model, "batch_statistics_axis"):
         raise ValueError(
             "attack_batch_statistics needs a model with a field batch_statistics_axis, "
             f"got {config.model.name}."
         )
-    if config.attack is not None and round(config.adversarial_share * config.batch_size) < 1:
+    per_device = config.batch_size // devices
+    if config.attack is not None and not len(
+        attacked_positions(per_device, config.adversarial_share)
+    ):
         raise ValueError(
-            f"adversarial_share {config.adversarial_share} of batch_size {config.batch_size} "
-            "must be at least one image."
+            f"adversarial_share must be at least one of the {per_device} images of a device, "
+            f"got {config.adversarial_share}."
         )
+    _trace(config, model, data.image_shape)
+
+
+def _trace(config: ConfigDict, model: Any, image_shape: tuple[int, ...]) -> None:
+    """Trace one training step: a model that cannot take these images says so now."""
+    recipe = Recipe.from_config(config, steps=1)
+    state = jax.eval_shape(
+        functools.partial(initial_state, model=model, image_shape=image_shape, recipe=recipe),
+        jax.random.key(0),
+    )
+    size = config.batch_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    jax.eval_shape(
+        functools.partial(train_step, model=model, recipe=recipe, mesh=data_mesh()),
+        state,
+        batch,
+        jax.random.key(0),
+    )
 
 
 def describe(config: ConfigDict, seed: int) -> dict[str, Any]:
@@ -94,6 +130,8 @@ def prepare_folder(folder: Path, description: dict) -> None:
       ValueError: when it holds another config's run; the sentence names the differences.
     """
     existing = checkpoints.read_config(folder)
+    if existing is None and checkpoints.runs(folder):
+        raise ValueError(f"{folder} holds checkpoints but no config.json: give another workdir.")
     if existing is not None:
         differences = configs.difference(_training_part(existing), _training_part(description))
         if differences:
@@ -111,6 +149,9 @@ def _training_part(description: dict) -> dict:
         for key, value in description["config"].items()
         if key not in configs.NOT_TRAINING
     }
+    # Where the data lie and how fast they are read may change while a run lasts.
+    kept = ("name", "image_size", "train_split", "augmentation", "corrupt_images")
+    config["dataset"] = {key: config["dataset"].get(key) for key in kept}
     return {**description, "config": config, "jaxrobust": None}
 
 
@@ -193,7 +234,8 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
             writer.close()
     if loop.done > done:
         progress.close(
-            f"{run} seed {seed}  trained {steps} steps in {logs.clock(progress.elapsed)}"
+            f"{run} seed {seed}  trained {loop.done - done} of {steps} steps "
+            f"in {logs.clock(progress.elapsed)}"
         )
     variables = jax.tree.map(
         lambda leaf: np.asarray(leaf.addressable_data(0)), loop.state.variables
@@ -242,14 +284,16 @@ class _Loop:
         self.unread = []
         self.progress.mark(self.done)
         losses = [float(metrics["loss"]) for metrics in read]
-        if not np.all(np.isfinite(losses)):
-            first = int(np.flatnonzero(~np.isfinite(losses))[0])
-            saved = self.store.steps()
-            raise NotFinite(
-                f"The loss of step {self.done - len(read) + first + 1} is {losses[first]}; "
-                f"the last checkpoint is of step {saved[-1] if saved else 0}: "
-                "lower the learning rate or start anew."
-            )
+        for name in ("loss", "weight_norm"):
+            values = [float(metrics[name]) for metrics in read]
+            if not np.all(np.isfinite(values)):
+                first = int(np.flatnonzero(~np.isfinite(values))[0])
+                saved = self.store.steps()
+                raise NotFinite(
+                    f"The {name} of step {self.done - len(read) + first + 1} is {values[first]}; "
+                    f"the last checkpoint is of step {saved[-1] if saved else 0}: "
+                    "start anew in another workdir with a lower learning rate."
+                )
         figures = {
             "loss": float(np.mean(losses)),
             "accuracy": 100 * float(np.mean([metrics["accuracy"] for metrics in read])),
@@ -259,9 +303,10 @@ class _Loop:
             self.done,
             figures
             | {"learning_rate": float(recipe.learning_rate_at(self.done - 1))}
+            | {"weight_norm": float(read[-1]["weight_norm"])}
             | ({"images_per_second": rate} if rate else {}),
         )
-        if show:
+        if show and jax.process_index() == 0:
             self.progress.show(self.done, figures)
 
 

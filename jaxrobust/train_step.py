@@ -141,14 +141,15 @@ def train_step(
       model, recipe, mesh: static.
 
     Returns:
-      The new state, and `loss` and `accuracy` (0 to 1) on the images that were trained on.
+      The new state; `loss` and `accuracy` (0 to 1) on the images that were trained on, and
+      `weight_norm`, the l_2 norm of the new weights.
     """
     # Derived here, not in the loop: nothing is left for the host to do between two steps.
     attack_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     images = batch["image"].astype(jnp.float32) / 255.0
     labels = batch["label"]
     if recipe.attack is not None:
-        images = _attacked(state, images, labels, attack_key, model=model, recipe=recipe)
+        images = _attacked(state, images, labels, attack_key, model=model, recipe=recipe, mesh=mesh)
 
     def loss_of(params):
         logits, updated = model.apply(
@@ -158,6 +159,7 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
+        logits = logits.astype(jnp.float32)  # a user's module may return its compute dtype
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), (logits, updated)
 
@@ -172,10 +174,11 @@ def train_step(
     replicated = NamedSharding(mesh, PartitionSpec())
     state = jax.lax.with_sharding_constraint(state, jax.tree.map(lambda _: replicated, state))
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
-    return state, {"loss": loss, "accuracy": accuracy}
+    weight_norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(params)))
+    return state, {"loss": loss, "accuracy": accuracy, "weight_norm": weight_norm}
 
 
-def _attacked(state, images, labels, key, *, model, recipe):
+def _attacked(state, images, labels, key, *, model, recipe, mesh):
     """The images, the recipe's share of them replaced by adversarial ones."""
     if recipe.attack_batch_statistics:
         model = model.clone(batch_statistics_axis=BATCH_AXIS)
@@ -185,8 +188,22 @@ def _attacked(state, images, labels, key, *, model, recipe):
     )
     if recipe.adversarial_share == 1.0:
         return attack(images, labels)
-    # Evenly spaced over the batch, so that each device attacks about as many.
-    count = images.shape[0]
-    chosen = np.floor(np.arange(1, count + 1) * recipe.adversarial_share + 1e-9)
-    positions = np.flatnonzero(np.diff(chosen, prepend=0))
-    return images.at[positions].set(attack(images[positions], labels[positions]))
+    # Each device attacks its share of its own images: a choice across the batch would make every
+    # device attack all that is chosen.
+    parts = mesh.shape["data"]
+    chosen = attacked_positions(images.shape[0] // parts, recipe.adversarial_share)
+
+    def cut(array):
+        return array.reshape(parts, -1, *array.shape[1:])
+
+    part = attack(
+        cut(images)[:, chosen].reshape(-1, *images.shape[1:]), cut(labels)[:, chosen].reshape(-1)
+    )
+    mixed = cut(images).at[:, chosen].set(part.reshape(parts, -1, *images.shape[1:]))
+    return mixed.reshape(images.shape)
+
+
+def attacked_positions(count: int, share: float) -> np.ndarray:
+    """Which of `count` images are attacked: the share of them, rounded down, evenly spaced."""
+    passed = np.floor(np.arange(1, count + 1) * share + 1e-9)
+    return np.flatnonzero(np.diff(passed, prepend=0))

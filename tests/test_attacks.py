@@ -270,7 +270,13 @@ BAD_ARRAYS = {
     "integers": (jnp.zeros((16, 16, 3), jnp.uint8), 0, TypeError, "divide uint8 pictures by 255"),
     "rank": (jnp.zeros((16, 16)), 0, ValueError, r"got \(16, 16\)"),
     "above one": (jnp.full((16, 16, 3), 1.5), 0, ValueError, r"images must lie in \[0, 1\]"),
-    "nan": (jnp.full((16, 16, 3), jnp.nan), 0, ValueError, r"images must lie in \[0, 1\]"),
+    "nan": (jnp.full((16, 16, 3), jnp.nan), 0, ValueError, r"images must lie in \[0, 1\], got NaN"),
+    "one nan": (
+        jnp.zeros((16, 16, 3)).at[3, 2, 1].set(jnp.nan),
+        0,
+        ValueError,
+        r"images must lie in \[0, 1\], got NaN",
+    ),
     "no image": (
         jnp.zeros((0, 16, 16, 3)),
         jnp.zeros(0, int),

@@ -47,6 +47,9 @@ def test_hits():
     assert evaluate.hits(logits, 4, top=5)
     assert not evaluate.hits(logits, 5, top=5)
     assert not evaluate.hits(jnp.full(7, jnp.nan), 0, top=5)
+    # Of equal logits the first wins, as for argmax: a constant classifier is right for one class.
+    constant = [bool(evaluate.hits(jnp.zeros(7), label)) for label in range(7)]
+    assert constant == [True] + 6 * [False]
 
 
 def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_dir):

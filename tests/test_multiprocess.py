@@ -25,7 +25,7 @@ from jaxrobust import study
 from tests import tiny
 
 attack = {"attack": {"name": "pgd", "epsilon": 0.05, "steps": 2}}
-config = tiny.config(data_dir, steps=4, checkpoint__every_steps=2, log_every_seconds=0.0)
+config = tiny.config(data_dir, steps=4, checkpoint__every_steps=1)
 config.runs = {"std": {}, "adv": attack}
 study.run(config, folder)
 """

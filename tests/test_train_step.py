@@ -95,7 +95,7 @@ def test_share_of_adversarial_images():
     made = recipe(attack={"name": "fgsm", "epsilon": 0.1}, adversarial_share=0.25)
     images = batch()["image"] / 255.0
     mixed = train_step._attacked(
-        state_of(made), images, batch()["label"], KEY, model=MODEL, recipe=made
+        state_of(made), images, batch()["label"], KEY, model=MODEL, recipe=made, mesh=mesh()
     )
     changed = np.any(np.asarray(mixed != images), axis=(1, 2, 3))
     assert changed.sum() == 4
@@ -114,7 +114,7 @@ def test_batch_statistics_inside_the_attack():
         return jnp.sum(jax.vmap(attacks.cross_entropy)(logits, labels))
 
     expected = jnp.clip(images + 0.05 * jnp.sign(jax.grad(total_loss)(images)), 0, 1)
-    ours = train_step._attacked(state, images, labels, KEY, model=model, recipe=made)
+    ours = train_step._attacked(state, images, labels, KEY, model=model, recipe=made, mesh=mesh())
     # Under vmap each image's gradient is that of its own loss alone, through statistics that the
     # others share: almost the batch's gradient, so almost all signs are equal.
     assert np.mean(np.abs(np.asarray(ours - expected)) < 1e-6) > 0.8
@@ -125,6 +125,7 @@ def test_batch_statistics_inside_the_attack():
         KEY,
         model=model,
         recipe=recipe(attack={"name": "fgsm", "epsilon": 0.05}),
+        mesh=mesh(),
     )
     assert np.mean(np.abs(np.asarray(running - expected)) < 1e-6) < np.mean(
         np.abs(np.asarray(ours - expected)) < 1e-6

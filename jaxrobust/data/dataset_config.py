@@ -95,6 +95,8 @@ def resolve(dataset_config: Any) -> tuple[ResolvedConfig, catalog.Dataset]:
             f"got {config.resize_size}."
         )
     _check_choice("augmentation", config.augmentation, ("auto", *AUGMENTATIONS))
+    if config.in_memory in ("True", "False"):  # as a flag gives it
+        config = dataclasses.replace(config, in_memory=config.in_memory == "True")
     _check_choice("in_memory", config.in_memory, ("auto", True, False))
     _check_choice("corrupt_images", config.corrupt_images, ("stop", "skip"))
     if not isinstance(config.workers, int) or config.workers < 0:

@@ -73,7 +73,7 @@ class AlexNet(nn.Module):
             outputs = jax.nn.relu(layers.Dense(self.hidden, self.dtype, name=name)(outputs))
         result_dtype = jnp.promote_types(jnp.float32, self.dtype)
         if self.num_classes is not None:
-            outputs = layers.Dense(self.num_classes, self.dtype, name="fc8")(outputs)
+            outputs = layers.Dense(self.num_classes, result_dtype, name="fc8")(outputs)
         return outputs.astype(result_dtype)
 
 

@@ -162,7 +162,7 @@ class ResNet(nn.Module):
         result_dtype = jnp.promote_types(jnp.float32, self.dtype)
         outputs = jnp.mean(outputs, (1, 2), dtype=result_dtype)
         if self.num_classes is not None:
-            outputs = layers.Dense(self.num_classes, self.dtype, name="fc")(outputs)
+            outputs = layers.Dense(self.num_classes, result_dtype, name="fc")(outputs)
         return outputs.astype(result_dtype)
 
 
