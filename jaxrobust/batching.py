@@ -184,6 +184,11 @@ def _batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
     spec = images.sharding.spec
     if not spec or spec[0] is None or images.sharding.num_devices == 1:
         return None
+    if jax.sharding.AxisType.Explicit in images.sharding.mesh.axis_types:
+        raise ValueError(
+            f"images must be sharded over a mesh of Auto axes, got {images.sharding.mesh}: make it "
+            "with jax.make_mesh(shape, names, (jax.sharding.AxisType.Auto,) * len(names))."
+        )
     return images.sharding.mesh, spec[0]
 
 

@@ -84,6 +84,13 @@ def test_sharded_images_stay_where_they_are(batch_size):
     )
 
 
+def test_explicit_axes_are_refused_in_one_sentence():
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Explicit,))
+    images = jax.device_put(jnp.zeros((8, 4, 4, 3)), NamedSharding(mesh, PartitionSpec("data")))
+    with pytest.raises(ValueError, match="a mesh of Auto axes"):
+        shifted(images, key=jax.random.key(0), amount=0.0)
+
+
 def test_nothing_is_compiled_twice():
     model = models.create("resnet8_small", num_classes=5, width=4)
     images, labels = jnp.zeros((3, 16, 16, 3)), jnp.zeros(3, int)
