@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, TypeError, OSError, train.NotFinite) as error:
         if flags.FLAGS.verbosity > 0:
             raise
-        notes = " ".join(getattr(error, "__notes__", ()))
+        notes = " ".join(n for n in getattr(error, "__notes__", ()) if n.startswith("jaxrobust"))
         sys.exit(f"{type(error).__name__}: {error} {notes}\n(--verbosity=1 shows where.)")
     except KeyboardInterrupt:
         sys.exit("Interrupted; the same command goes on from the last checkpoint.")

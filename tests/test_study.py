@@ -202,7 +202,7 @@ WRONG = {
     "batch": ({"batch_size": 60}, "batch_size must be a multiple of the 8 devices, got 60"),
     "neither steps nor epochs": ({"steps": None}, "epochs or steps must be set"),
     "classes": ({"model.num_classes": 5}, "num_classes must be 10, the classes of digits, got 5"),
-    "image too small": ({"model.name": "alexnet"}, "16"),
+    "image too small": ({"model.name": "alexnet"}, "too small for a max-pool"),
     "seeds of a run": ({"runs": {"a": {"seeds": (1,)}}}, "runs.a.seeds cannot differ"),
     "run that is none": ({"runs": {"a": None}}, "runs.a must hold the keys"),
     "attacks": ({"evaluation.attacks": None}, "evaluation.attacks must hold"),
