@@ -9,7 +9,17 @@ from jaxrobust.version import __version__
 cpu_lowering.install()
 
 # Imported at first use: attacking a model of one's own must not wait for the data libraries.
-_MODULES = ("attacks", "checkpoints", "models", "norms", "train")
+_MODULES = (
+    "attacks",
+    "checkpoints",
+    "feature_visualization",
+    "map_metrics",
+    "models",
+    "norms",
+    "plots",
+    "saliency",
+    "train",
+)
 
 __all__ = ["Classifier", "__version__", "as_classifier", *_MODULES]
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import norms
-from jaxrobust.batching import is_concrete, per_image
+from jaxrobust.batching import check_count, is_concrete, per_image
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -52,8 +52,7 @@ def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restar
             if not least <= value < float("inf"):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {value:g}.")
     for name, value in (("steps", steps), ("restarts", restarts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        check_count(name, value)
     if random_start and key is None:
         raise ValueError("key must be given when random_start is True, got None.")
     if restarts > 1 and not random_start:
@@ -246,42 +245,40 @@ def get(name: str) -> Callable:
     return ATTACKS[name]
 
 
+def _defaults(name: str) -> dict[str, Any]:
+    """The options of an attack and their defaults, `inspect.Parameter.empty` where one must say."""
+    return {
+        option: parameter.default
+        for option, parameter in inspect.signature(get(name)).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("key", "batch_size")
+    }
+
+
 def check_options(name: str, options: dict[str, Any]) -> None:
     """Raise now what `get(name)(…, **options)` would raise about its options, before any training.
 
     Raises:
       ValueError: for an unknown attack or option, a missing one, or a value out of its range.
     """
-    parameters = inspect.signature(get(name)).parameters
-    known = [
-        option
-        for option, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("key", "batch_size")
-    ]
+    defaults = _defaults(name)
     for option in options:
-        if option not in known:
+        if option not in defaults:
             raise ValueError(
-                f"{option!r} is no option of {name}; expected some of {', '.join(known)}."
+                f"{option!r} is no option of {name}; expected some of {', '.join(defaults)}."
             )
     missing = [
         option
-        for option in known
-        if parameters[option].default is inspect.Parameter.empty and option not in options
+        for option, default in defaults.items()
+        if default is inspect.Parameter.empty and option not in options
     ]
     if missing:
         raise ValueError(f"the attack {name} needs {', '.join(missing)}, got {options}.")
-    defaults = {option: parameters[option].default for option in known}
     _check(key="given when the attack runs", **(defaults | options))
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options that an attack runs with, defaults filled in, as a report should state them."""
-    parameters = inspect.signature(get(name)).parameters
-    complete = {
-        option: parameter.default
-        for option, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("key", "batch_size")
-    }
+    complete = _defaults(name)
     complete |= {option: value for option, value in options.items() if option != "name"}
     if name == "fgsm":
         complete |= {"steps": 1, "restarts": 1}

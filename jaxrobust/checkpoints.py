@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from jaxrobust import models
+from jaxrobust import files, models
 from jaxrobust.classifier import Classifier
 
 _CONFIG = "config.json"
@@ -116,11 +116,7 @@ def _warn_unreadable(folder: Path, step: int, error: Exception) -> None:
 
 def write_config(folder: str | Path, description: dict) -> None:
     """Write `config.json`, whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (_CONFIG + ".tmp")
-    temporary.write_text(json.dumps(description, indent=2) + "\n")
-    temporary.replace(folder / _CONFIG)
+    files.write_json(Path(folder) / _CONFIG, description)
 
 
 def read_config(folder: str | Path) -> dict | None:
@@ -151,11 +147,8 @@ def load(workdir: str | Path) -> Classifier:
     )
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(drawn.variables))
     checkpoints = folder / _FOLDER
-    steps = sorted(
-        (int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True
-    )
     with ocp.StandardCheckpointer() as reader:
-        for step in steps:
+        for step in reversed(_steps(folder)):
             try:
                 variables = reader.restore(
                     (checkpoints / str(step) / "variables").absolute(), template
@@ -177,8 +170,11 @@ def runs(workdir: str | Path) -> list[Path]:
 
 def newest_step(folder: str | Path) -> int | None:
     """The step of the newest checkpoint of one run and seed."""
-    steps = [int(path.name) for path in (Path(folder) / _FOLDER).iterdir() if path.name.isdigit()]
-    return max(steps, default=None)
+    return max(_steps(Path(folder)), default=None)
+
+
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / _FOLDER).iterdir() if path.name.isdigit())
 
 
 def _only_run(workdir: Path) -> Path:

@@ -1,5 +1,6 @@
 """A classifier is a function: one image in [0, 1] in, logits out, weights along as an argument."""
 
+import difflib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -147,7 +148,12 @@ def _activations(model, variables, images, layers):
             found[f"{name}#{repeat + 1}" if repeat else name] = output
     for name in layers:
         if name not in found:
-            raise ValueError(f"layer {name!r} is no convolution; expected one of {list(found)}.")
+            near = difflib.get_close_matches(name, found, n=3, cutoff=0.3) or list(found)
+            choices = ", ".join(map(repr, near))
+            raise ValueError(
+                f"layer {name!r} is none of the model's {len(found)} convolutions; "
+                f"the nearest names are {choices}."
+            )
     return {name: found[name] for name in layers}
 
 
@@ -166,6 +172,21 @@ def _as_batch(images: jax.Array) -> tuple[jax.Array, bool]:
         )
     single = len(shape) == 3
     return (jnp.asarray(images)[None] if single else jnp.asarray(images)), single
+
+
+def mean_pixel(classifier: Any) -> tuple[float, ...]:
+    """The pixel value per channel that a classifier's normalisation maps to zero.
+
+    Raises:
+      ValueError: when the classifier does not say.
+    """
+    mean = getattr(classifier, "mean", None)
+    if isinstance(mean, tuple | list) and all(isinstance(value, int | float) for value in mean):
+        return tuple(mean)
+    raise ValueError(
+        f"baseline must be given: the mean image of a {type(classifier).__name__} is known only if "
+        "it is a Classifier whose model has `mean`, or from as_classifier(…, mean=…, std=…)."
+    )
 
 
 @flax.struct.dataclass

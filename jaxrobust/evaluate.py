@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust import attacks, logs
+from jaxrobust import attacks, files, logs
 from jaxrobust.batching import as_pytree
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
@@ -118,6 +118,7 @@ def evaluate(
         # Once for all batches: what is on one device alone would be sent again with each.
         classifier = jax.device_put(classifier, NamedSharding(mesh, PartitionSpec()))
         progress = logs.Progress(title, len(batches), images=batch_size, every=every)
+        noting = partial_file if jax.process_index() == 0 else None
         noted = time.perf_counter()
         for batch in batches:
             counts = jax.device_get(count(classifier, batch, key, attacked=attacked))
@@ -127,18 +128,18 @@ def evaluate(
             progress.mark(done)
             if progress.due() and jax.process_index() == 0:
                 progress.show(done)
-            if partial_file and time.perf_counter() - noted > _SAVE_EVERY:
+            if noting and time.perf_counter() - noted > _SAVE_EVERY:
                 noted = time.perf_counter()
                 position = {"position": batches.get_state()}
                 note = {"settings": settings, "done": done}
-                _write_json(partial_file, note | {"total": total | position})
+                files.write_json(noting, note | {"total": total | position})
         progress.close()
     if total["n"] != batches.num_examples:
         raise RuntimeError(
             f"the split {split} has {batches.num_examples} examples, but {total['n']} were counted."
         )
-    if partial_file and jax.process_index() == 0:
-        partial_file.unlink(missing_ok=True)
+    if noting:
+        noting.unlink(missing_ok=True)
     return total
 
 
@@ -159,13 +160,6 @@ def _read_partial(partial_file, settings) -> tuple[dict, int]:
     if note["settings"] != settings:
         return {}, 0
     return note["total"], note["done"]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    if jax.process_index() == 0:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content))
-        temporary.replace(path)
 
 
 def report(config: Any, classifier: Classifier, *, mesh: Mesh, folder: Path, title: str) -> dict:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluate, train
+from jaxrobust import checkpoints, evaluate, files, train
 from jaxrobust import config as configs
 
 _FINISHED = "evaluation.json"
@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     for name, seed in grid:
         results.append(_one(configs.for_run(config, name), workdir / name / f"seed{seed}", seed))
         if jax.process_index() == 0:
-            _write(workdir / _RESULTS, results + others)
+            files.write_json(workdir / _RESULTS, results + others)
     return results
 
 
@@ -85,14 +85,8 @@ def _one(config: ConfigDict, folder: Path, seed: int) -> dict[str, Any]:
     step = checkpoints.newest_step(folder)
     results = {"run": name, "seed": seed, "step": step, **measured}
     if jax.process_index() == 0:
-        _write(finished, {"settings": settings, "results": results})
+        files.write_json(finished, {"settings": settings, "results": results})
     return results
-
-
-def _write(path: Path, content: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def mean_and_spread(values: list[float | None]) -> str:

@@ -1,0 +1,36 @@
+"""Files that are whole or not there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON under a temporary name, then rename: a reader never sees half of it.
+
+    Args:
+      path: of the file; its folder is made.
+      content: what `json` can write; NaN and infinity become null, which every reader knows.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "figure" / "settings.json"
+      >>> write_json(path, {"steps": 3, "loss": float("nan")})
+      >>> json.loads(path.read_text())
+      {'steps': 3, 'loss': None}
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and content - content != 0:
+        return None
+    return content
