@@ -4,16 +4,16 @@ Both libraries do the same work in one run, in turns, so that whatever else the 
 on both; compilation and warm-up are timed apart. `--check` says whether it is the same work.
 """
 
+import argparse
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import numpy as np
-from absl import app, flags
 
 from experiments import speed_works
 from experiments.speed_works import OURS, THEIRS, Settings, Work
+from jaxrobust import files
 
 _MOST_CALLS = 100
 _TRACED_CALLS = 3
@@ -210,7 +210,7 @@ def _run(settings: Settings, out: str, trace_folder: str | None, only_check: boo
     if not Path(out).absolute().parent.is_dir():
         raise ValueError(f"out must lie in a folder that exists, got {out}.")
     record = measure(settings, tell=lambda line: print(line, file=sys.stderr, flush=True))
-    Path(out).write_text(json.dumps(record, indent=1) + "\n")
+    files.write_json(out, record)
     hardware = record["hardware"]
     print(
         f"{settings.model} @{settings.image_size}, batches of {settings.batch_size}, images/s on "
@@ -223,44 +223,59 @@ def _run(settings: Settings, out: str, trace_folder: str | None, only_check: boo
         print(f"trace written to {trace_folder}")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}.")
-    values = flags.FLAGS
-    settings = Settings(**{f.name: values[f.name].value for f in dataclasses.fields(Settings)})
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; `argv` without the program's name."""
+    values = vars(_parser().parse_args(argv))
+    settings = Settings(**{f.name: values[f.name] for f in dataclasses.fields(Settings)})
     try:
         if settings.cores is not None:
             _use_cores(settings.cores)
-        _run(settings, values.out, values.trace, values.check)
+        _run(settings, values["out"], values["trace"], values["check"])
     except (ValueError, TypeError, RuntimeError) as error:
-        if values.verbosity > 0:
+        if values["verbose"]:
             raise
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-def _define_flags() -> None:
-    # Only for the command: other experiments have flags of the same names.
+def _parser() -> argparse.ArgumentParser:
     default = Settings()
-    flags.DEFINE_string("model", default.model, "Name of a model, as in models.create.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmark_speed", description=__doc__.splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--model", default=default.model, help="name of a model, as in models.create")
     for name, text in (
-        ("image_size", "Height and width in pixels."),
-        ("num_classes", "Number of classes."),
-        ("batch_size", "Images in a batch."),
-        ("rounds", "Measurements of each work."),
+        ("image_size", "height and width in pixels"),
+        ("num_classes", "number of classes"),
+        ("batch_size", "images in a batch"),
+        ("rounds", "measurements of each work"),
+        ("cores", "cores of the CPU that are used; all unless given"),
     ):
-        flags.DEFINE_integer(name, getattr(default, name), text, lower_bound=1)
-    flags.DEFINE_enum("dtype", default.dtype, ["auto", "float32", "bfloat16"], "Compute dtype.")
-    flags.DEFINE_float("seconds", default.seconds, "Of one measurement, at least.", lower_bound=0)
-    flags.DEFINE_boolean("torch", default.torch, "Compare with PyTorch where there is one.")
+        add(f"--{name}", type=_at_least_one, default=getattr(default, name), help=text)
+    add("--dtype", default=default.dtype, choices=["auto", "float32", "bfloat16"])
+    add("--seconds", type=float, default=default.seconds, help="of one measurement, at least")
+    add(
+        "--torch",
+        action=argparse.BooleanOptionalAction,
+        default=default.torch,
+        help="compare with PyTorch where there is one",
+    )
     modes = ["auto", "none", "default", "max-autotune-no-cudagraphs"]
-    flags.DEFINE_enum("torch_compile", default.torch_compile, modes, "Mode of torch.compile.")
-    flags.DEFINE_integer("cores", None, "Cores of the CPU that are used.", lower_bound=1)
-    flags.DEFINE_float("peak_tflops", None, "Of the device, for the utilisation.", lower_bound=0)
-    flags.DEFINE_string("out", "benchmark_speed.json", "The file of all times.")
-    flags.DEFINE_string("trace", None, "A folder for a profile of PGD training steps.")
-    flags.DEFINE_boolean("check", False, "Only compare the results of both libraries.")
+    add("--torch_compile", default=default.torch_compile, choices=modes)
+    add("--peak_tflops", type=float, help="of the device, for the utilisation")
+    add("--out", default="benchmark_speed.json", help="the file of all times")
+    add("--trace", help="a folder for a profile of PGD training steps")
+    add("--check", action="store_true", help="only compare the results of both libraries")
+    add("--verbose", action="store_true", help="show where an error comes from")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    main()

@@ -220,14 +220,16 @@ def _batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
     return images.sharding.mesh, spec[0]
 
 
-def _map_images(one: Callable, mapped: dict[str, Any], chunk: int | None) -> Any:
-    """`one` over the leading axis, at most `chunk` images at once."""
-    lifted = jax.vmap(one, axis_name=BATCH_AXIS)
-    count = mapped["image"].shape[0]
+def map_in_chunks(
+    one: Callable, mapped: Any, chunk: int | None, axis_name: str | None = None
+) -> Any:
+    """`one` over the leading axis of every leaf of `mapped`, at most `chunk` of them at once."""
+    lifted = jax.vmap(one, axis_name=axis_name)
+    count = jax.tree.leaves(mapped)[0].shape[0]
     if chunk is None or chunk >= count:
         return lifted(mapped)
     # Chunks of one size, so that the program is compiled once and the padding is shorter than the
-    # number of chunks; the images that pad are the first ones again, and their results are dropped.
+    # number of chunks; what pads is the first ones again, and its results are dropped.
     chunks = -(-count // chunk)
     size = -(-count // chunks)
     order = jnp.arange(chunks * size) % count
@@ -292,7 +294,9 @@ def per_image(
             mapped |= {"key": jax.random.split(mapped["key"], mapped["image"].shape[0])}
 
         def many(classifier, traced, mapped):
-            return _map_images(lambda part: one(classifier, traced, part), mapped, chunk)
+            return map_in_chunks(
+                lambda part: one(classifier, traced, part), mapped, chunk, BATCH_AXIS
+            )
 
         if chunk is None or partition is None:
             return many(classifier, traced, mapped)

@@ -1,5 +1,6 @@
 """Every Python block of the README runs, as it stands, from top to bottom."""
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_blocks_run(own_project):
         exec(compile(block, str(README), "exec"), names)
     assert names["adversarial"].shape == (8, 32, 32, 3)
     assert names["classifier"](np.zeros((64, 64, 3), np.float32)).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"python -m (experiments\.\w+)", README.read_text())))
+)
+def test_experiments_explain_themselves(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main(["--help"])
+    assert ended.value.code == 0
+    assert "--" in capsys.readouterr().out
 
 
 def test_commands_name_configs_that_exist():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import check_count, per_image
+from jaxrobust.batching import check_count, map_in_chunks, per_image
 from jaxrobust.classifier import mean_pixel
 
 BASELINES = ("mean", "zeros", "blur")
@@ -63,14 +63,6 @@ def _baseline_image(classifier, image, baseline):
     return jnp.broadcast_to(jnp.asarray(mean_pixel(classifier), image.dtype), image.shape)
 
 
-def _map_in_chunks(function: Callable, values: np.ndarray, chunk: int) -> jax.Array:
-    """`function` of each value, at most `chunk` at once, in chunks of one size."""
-    chunks = -(-len(values) // chunk)
-    size = -(-len(values) // chunks)
-    padded = jnp.asarray(np.resize(values, (chunks, size)))
-    return jax.lax.map(jax.vmap(function), padded).reshape(-1)[: len(values)]
-
-
 def _curve(classifier, start, end, label, saliency_map, *, steps, signed, sample_chunk):
     """Probability of the label while pixels of `start` are replaced by those of `end`."""
     height, width = start.shape[:2]
@@ -85,8 +77,8 @@ def _curve(classifier, start, end, label, saliency_map, *, steps, signed, sample
     def probability(count):
         return jax.nn.softmax(classifier(jnp.where(rank < count, end, start)))[label]
 
-    counts = np.arange(steps + 1) * (height * width) // steps
-    curve = _map_in_chunks(probability, counts.astype(np.int32), sample_chunk)
+    counts = jnp.asarray(np.arange(steps + 1) * (height * width) // steps, jnp.int32)
+    curve = map_in_chunks(probability, counts, sample_chunk)
     orders = jnp.isfinite(salience).all() & (salience.max() > salience.min())
     return jnp.where(orders, curve, jnp.nan)
 
