@@ -154,6 +154,16 @@ def _read(workdir: Path, folder: Path) -> Trained:
         ) from error
 
 
+def slug(title: str) -> str:
+    """A title as part of a file's name.
+
+    Example:
+      >>> slug("ResNet-8 (small)")
+      'resnet_8_small'
+    """
+    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+
+
 def architecture_title(name: str) -> str:
     """How an architecture is written.
 

@@ -356,4 +356,6 @@ def per_image(
         )
 
     lifted.__signature__ = signature  # type: ignore[attr-defined]
+    # For callers who compile the method into a program of their own.
+    lifted.static = static  # type: ignore[attr-defined]
     return lifted
