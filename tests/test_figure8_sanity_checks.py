@@ -1,0 +1,282 @@
+import flax.linen as nn
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments import figure8_sanity_checks as figure8
+from experiments import trained
+from experiments.figure2_sensitivity_maps import maps_of
+from jaxrobust import Classifier, models
+from tests import tiny
+from tests.test_figure2_sensitivity_maps import read, write_workdir
+
+METHODS = ("vanilla_gradient", "guided_backprop")
+SHAPE = (16, 16, 3)
+
+
+def drawn(name):
+    model = models.create(name, num_classes=4)
+    return Classifier(model, tiny.drawn_variables(model, (32, 32, 3)))
+
+
+def changed(old, new):
+    """The modules of whose variables some, and of whose variables all, have changed."""
+    before = jax.tree_util.tree_flatten_with_path(old.variables)[0]
+    after = jax.tree.leaves(new.variables)
+    some, kept = set(), set()
+    for (path, leaf), other in zip(before, after, strict=True):
+        module = "/".join(entry.key for entry in path[1:-1])
+        (kept if np.array_equal(leaf, other) else some).add(module)
+    return some, some - kept
+
+
+class Framed(nn.Module):
+    """A normalisation before the first kernel, and a head that only training calls."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        features = nn.LayerNorm(name="entry")(images).reshape(len(images), -1)
+        features = nn.relu(nn.Dense(4, name="body")(features))
+        if train or self.is_initializing():
+            nn.Dense(2, name="auxiliary")(features)
+        return nn.Dense(self.num_classes, name="top")(features)
+
+
+@pytest.mark.parametrize("name", ["resnet8_small", "alexnet_small", "tests.tiny:TinyNetwork"])
+def test_layers_are_the_convolutions_and_what_follows(name):
+    classifier = drawn(name)
+    convolutions = classifier.conv_layers((32, 32, 3))
+    found = figure8.layers(classifier, (32, 32, 3))
+    tops = {
+        "resnet8_small": ["fc"],
+        "alexnet_small": ["fc6", "fc7", "fc8"],
+        "tests.tiny:TinyNetwork": ["Dense_0"],
+    }
+    assert list(found) == convolutions + tops[name]
+    if name == "resnet8_small":
+        assert found["conv1"] == {("conv1",), ("bn1",)}
+        assert found["layer2_0/conv1"] == {("layer2_0", "conv1"), ("layer2_0", "bn1")}
+        assert found["layer2_0/conv2"] == {("layer2_0", part) for part in ("conv2", "bn2")} | {
+            ("layer2_0", "downsample", part) for part in ("conv", "norm")
+        }
+
+
+def test_layers_hold_every_variable():
+    model = Framed(3)
+    classifier = Classifier.init(jax.random.key(0), model, SHAPE)
+    assert figure8.layers(classifier, SHAPE) == {
+        "body": {("entry",), ("body",), ("auxiliary",)},
+        "top": {("top",)},
+    }
+
+
+@pytest.mark.parametrize("name", ["resnet8_small", "tests.tiny:TinyNetwork"])
+@pytest.mark.parametrize("independent", [False, True])
+def test_cascade_changes_the_named_layers_and_no_other(name, independent):
+    original = drawn(name)
+    before = jax.tree.map(np.array, original.variables)
+    key, shape = jax.random.key(7), (32, 32, 3)
+    groups = {
+        layer: {"/".join(path) for path in paths}
+        for layer, paths in figure8.layers(original, shape).items()
+    }
+    steps = list(figure8.cascade(original, key, shape, independent=independent))
+    assert [layer for layer, _ in steps] == list(reversed(groups))
+    expected = set()
+    for layer, classifier in steps:
+        expected = groups[layer] if independent else expected | groups[layer]
+        # Every variable of theirs: drawn weights and statistics have no ones and zeros.
+        assert changed(original, classifier) == (expected, expected)
+    jax.tree.map(np.testing.assert_array_equal, original.variables, before)
+    if not independent:
+        fresh = Classifier.init(key, original.model, shape)
+        assert changed(original, steps[-1][1])[1] == set().union(*groups.values())
+        assert changed(fresh, steps[-1][1]) == (set(), set())
+
+
+def test_cascade_of_one_architecture_shares_its_program(tmp_path):
+    original = drawn("tests.tiny:TinyNetwork")
+    images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
+    pictures = trained.Pictures(images, np.arange(3, dtype=np.int32), None, tuple("abcd"), images)
+    maps_of(original, "guided_backprop", pictures, seed=0)
+    steps = list(figure8.cascade(original, jax.random.key(0), (32, 32, 3)))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: compiled.append(event) if "compile" in event else None
+    )
+    try:
+        for _, classifier in steps:
+            maps_of(classifier, "guided_backprop", pictures, seed=0)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not compiled
+
+
+def test_similarities_of_a_map_with_itself_and_its_negative():
+    maps = np.random.default_rng(0).standard_normal((3, *SHAPE))
+    for values in figure8.similarities(maps, maps).values():
+        np.testing.assert_allclose(values, 1.0)
+    turned = figure8.similarities(maps, -maps)
+    np.testing.assert_allclose(turned.pop("signed_rank_correlation"), -1.0)
+    for values in turned.values():
+        np.testing.assert_allclose(values, 1.0)
+    other = np.random.default_rng(1).standard_normal((3, *SHAPE))
+    expected = [
+        scipy.stats.spearmanr(np.abs(a).sum(-1).ravel(), np.abs(b).sum(-1).ravel()).statistic
+        for a, b in zip(maps, other, strict=True)
+    ]
+    found = figure8.similarities(maps, other)
+    np.testing.assert_allclose(found["rank_correlation"], expected)
+    assert max(np.abs(values).max() for values in found.values()) < 0.7
+
+
+def made_maps(*, by_setting, by_seed, seeds=3, images=6):
+    """Maps of which a part is the setting's own, and a part the seed's own."""
+    rng = np.random.default_rng(0)
+    of_seeds = rng.standard_normal((seeds, images, *SHAPE))
+    return {
+        run: [by_setting * of_setting + by_seed * of_seed for of_seed in of_seeds]
+        for run in ("random", "std", "adv")
+        for of_setting in [rng.standard_normal((images, *SHAPE))]
+    }
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ({"by_setting": 1.0, "by_seed": 0.3}, "holds"),
+        ({"by_setting": 0.3, "by_seed": 1.0}, "does not hold"),
+    ],
+)
+def test_claim_8_is_decided_by_what_maps_share(parts, verdict):
+    maps = made_maps(**parts)
+    found = figure8.compare_settings(maps)
+    assert figure8.claim_8(found) == verdict
+    measured = found["rank_correlation"]
+    assert list(measured["between_settings"]) == ["random-std", "random-adv", "std-adv"]
+
+    def ranks(first, second):
+        return np.mean(
+            [
+                scipy.stats.spearmanr(np.abs(a).sum(-1).ravel(), np.abs(b).sum(-1).ravel())[0]
+                for a, b in zip(first, second, strict=True)
+            ]
+        )
+
+    between = [ranks(maps["std"][seed], maps["adv"][seed]) for seed in range(3)]
+    within = [ranks(maps["adv"][seed], maps["adv"][(seed + 1) % 3]) for seed in range(3)]
+    np.testing.assert_allclose(measured["between_settings"]["std-adv"]["by_seed"], between)
+    np.testing.assert_allclose(measured["between_seeds"]["adv"]["by_seed"], within)
+    change = measured["differences"]["std-adv"]["adv"]
+    assert change["mean"] == pytest.approx(np.mean(between) - np.mean(within))
+    assert change["low"] < change["mean"] < change["high"]
+
+
+def test_one_seed_measures_no_seeds_of_a_setting():
+    found = figure8.compare_settings(made_maps(by_setting=1.0, by_seed=0.3, seeds=1))
+    assert figure8.claim_8(found) == "not measured"
+    for measured in found.values():
+        assert measured["between_seeds"] is None
+        assert measured["differences"] is None
+
+
+def test_maps_without_structure_are_counted():
+    maps = made_maps(by_setting=1.0, by_seed=0.3)
+    maps["std"][1][2] = 0.0
+    found = figure8.compare_settings(maps)["ssim"]
+    assert found["between_settings"]["random-std"]["undefined"] == 1
+    assert found["between_seeds"]["std"]["undefined"] == 2  # with the seeds before and after it
+    assert found["differences"]["std-adv"]["std"]["left_out"] == 2
+    assert found["differences"]["random-adv"]["random"]["left_out"] == 0
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, data_dir):
+    return write_workdir(tmp_path_factory.mktemp("work"), data_dir)
+
+
+def test_figures_are_written(workdir, tmp_path, capsys):
+    figure8.main(
+        [
+            "--workdirs",
+            str(workdir),
+            "--out",
+            str(tmp_path),
+            "--images",
+            "5",
+            "--independent",
+            "--cascade-images",
+            "5",
+            "--pictures",
+            "3",
+            "--methods",
+            *METHODS,
+        ]
+    )
+    found = read(tmp_path / "figure8_sanity_checks.json")["architectures"]["TinyNetwork"]
+    assert list(found["methods"]) == list(METHODS)
+    cascade, single = found["cascade"], found["single_layers"]
+    assert cascade["layers"] == single["layers"] == ["Dense_0", "Conv_1", "Conv_0"]
+    for method in METHODS:
+        similarities = found["methods"][method]["similarities"]
+        for name in figure8.SIMILARITIES:
+            for run in ("std", "adv"):
+                values = np.array(cascade["similarities"][run][method][name])
+                alone = np.array(single["similarities"][run][method][name])
+                assert values.shape == alone.shape == (2, 4)
+                np.testing.assert_allclose(values[:, 0], 1.0)
+                assert (values[:, 1:] < 1.0).all()
+                np.testing.assert_allclose(alone[:, 1], values[:, 1], rtol=1e-5)  # the top alone
+                # All layers anew: the random network of that seed.
+                np.testing.assert_allclose(
+                    values[:, -1],
+                    similarities[name]["between_settings"][f"random-{run}"]["by_seed"],
+                    rtol=1e-5,
+                )
+    printed = capsys.readouterr().out
+    assert "seeds 0, 1" in printed
+    assert "STD-ADV less ADV-ADV'" in printed
+    written = sorted(path.name for path in tmp_path.glob("*.png"))
+    stem = "figure8_sanity_checks_tinynetwork"
+    assert written == sorted(
+        f"{stem}{ending}.png"
+        for ending in ("", "_cascade", "_cascade_maps", "_single_layers", "_single_layers_maps")
+    )
+    for name in written:
+        assert str(tmp_path / name) in printed
+        assert min(matplotlib.image.imread(tmp_path / name).shape[:2]) > 300
+
+
+def test_one_seed_without_a_cascade(workdir, tmp_path, capsys):
+    folders = [str(workdir / run / "seed1") for run in ("std", "adv")]
+    figure8.main(
+        [
+            "--workdirs",
+            *folders,
+            "--out",
+            str(tmp_path),
+            "--images",
+            "5",
+            "--cascade-images",
+            "0",
+            "--methods",
+            "vanilla_gradient",
+        ]
+    )
+    found = read(tmp_path / "figure8_sanity_checks.json")["architectures"]["TinyNetwork"]
+    assert found["methods"]["vanilla_gradient"]["claim_8"] == "not measured"
+    assert "cascade" not in found
+    assert "not measured" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
+def test_errors_are_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        figure8.main(["--workdirs", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "holds no training with a checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
