@@ -13,7 +13,6 @@ Cost: about 2 minutes for the quickstart's six models on two CPU cores.
 """
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import statistics, trained
+from experiments import command, statistics, trained
 from jaxrobust import (
     Classifier,
-    __version__,
     checkpoints,
     feature_visualization,
     map_metrics,
     plots,
 )
-from jaxrobust.files import write_json
-from jaxrobust.logs import Progress
 
 _NAME = "figure3_layer_visualization"
 _MOST_LAYERS = 6
@@ -75,7 +71,7 @@ def measure(images: Any) -> dict[str, list[float]]:
 
 
 def visualize(
-    pairs: Sequence[tuple[trained.Trained, trained.Trained]],
+    pairs: trained.Pairs,
     *,
     layers: Sequence[int] | None,
     styles: Sequence[str],
@@ -108,16 +104,15 @@ def visualize(
         raise ValueError(
             f"layers must be numbers of convolutions from 1 to {len(names)}, got {wrong[0]}."
         )
-    title = _title(pairs[0])
-    progress = Progress(title, len(styles) * len(numbers) * len(pairs) * 2, images=filters)
+    title = trained.title_of(pairs[0])
+    progress = command.Steps(title, len(styles) * len(numbers) * len(pairs) * 2, images=filters)
     record: dict[str, Any] = {
         "image_shape": list(shape),
         "convolutions": len(names),
-        "pairs": [{"seed": s.seed, "std": str(s.folder), "adv": str(a.folder)} for s, a in pairs],
+        "pairs": trained.pairs_described(pairs),
         "styles": {},
     }
     shown: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    done = 0
     for style in styles:
         options = feature_visualization.complete_options(shape, style=style, steps=steps[style])
         record["styles"][style] = {
@@ -146,10 +141,7 @@ def visualize(
                     values[run].append(measure(images))
                     if position == 0:
                         shown[style].setdefault(number, {})[run] = images
-                    done += 1
-                    progress.mark(done)
-                    if progress.due():
-                        progress.show(done)
+                    progress.step()
             record["styles"][style]["layers"][str(number)] = {
                 "name": name,
                 "channels": channels.tolist(),
@@ -162,7 +154,7 @@ def visualize(
             "layers": deepest,
             "differences": compare([found[str(number)] for number in deepest]),
         }
-    progress.close(f"{title}: {done * filters} images in {progress.elapsed:.0f} s")
+    progress.close(f"{title}: {progress.total * filters} images in {progress.elapsed:.0f} s")
     return record, shown
 
 
@@ -181,14 +173,13 @@ def compare(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
             ]
             for run in ("std", "adv")
         )
-        if sum(map(len, std)) < 2:
-            continue
-        change = statistics.difference(std, adv, leave_out_undefined=True)
+        change = statistics.compare(std, adv, "negative")
+        verdict = change.pop("verdict")
         result[name] = {
-            "std": float(np.mean([np.nanmean(values) for values in std])),
-            "adv": float(np.mean([np.nanmean(values) for values in adv])),
-            **dataclasses.asdict(change),
-            "adv_smaller": change.verdict("negative"),
+            "std": float(np.mean([statistics.defined_mean(values) for values in std])),
+            "adv": float(np.mean([statistics.defined_mean(values) for values in adv])),
+            **change,
+            "adv_smaller": verdict,
         }
     return result
 
@@ -203,22 +194,15 @@ def draw(
         for run in ("std", "adv")
         for position in range(count)
     ]
-    figure = plots.grid(
+    plots.grid(
         rows,
         column_titles=[f"conv {number}" for number in images],
         row_groups=[("STD", count), ("ADV", count)],
         title=title,
         note=note,
+        frames=True,  # a white image on white paper needs an edge
+        path=path,
     )
-    for axes in figure.axes:  # a white image on white paper needs an edge
-        axes.set_axis_on()
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(color="0.6", linewidth=0.5)
-    plots.save(figure, path)
-
-
-def _title(pair: tuple[trained.Trained, trained.Trained]) -> str:
-    return pair[0].title.replace(" STD", "", 1)
 
 
 def _plain(value: Any) -> Any:
@@ -234,93 +218,69 @@ def _show_table(title: str, record: dict[str, Any]) -> None:
             for measured, change in differences.items():
                 print(
                     f"  {name:14}{measured:19}{change['std']:9.4f}{change['adv']:9.4f}"
-                    f"{change['mean']:+9.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
+                    f"  {statistics.as_text(change)}"
                     f"  smaller: {change['adv_smaller']}"
                 )
 
 
-def _whole(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figures and writes what was measured."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{_NAME}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    trained.add_arguments(parser)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which filters, and how they are visualised."""
+    at_least_1 = command.whole_number(1)
     parser.add_argument(
         "--layers",
         nargs="+",
-        type=_whole,
+        type=at_least_1,
         metavar="N",
         help="the paper's numbers of convolutions, 1 is the first (default: 6 over the depth)",
     )
     parser.add_argument(
         "--styles", nargs="+", choices=STYLES, default=list(STYLES), help="(default: both)"
     )
+    for name, default, text in (
+        ("--filters", 4, "drawn, a layer (default: %(default)s)"),
+        ("--measured-filters", 16, "measured, the drawn ones among them (default: %(default)s)"),
+        ("--steps", None, "of the plain form (default: 30)"),
+        ("--regularized-steps", None, "of the regularised form (default: 512)"),
+    ):
+        parser.add_argument(name, type=at_least_1, default=default, metavar="N", help=text)
     parser.add_argument(
-        "--filters", type=_whole, default=4, help="drawn, a layer (default: %(default)s)"
+        "--seed",
+        type=command.whole_number(0),
+        default=0,
+        metavar="N",
+        help="of filters and starts (default: 0)",
     )
-    parser.add_argument(
-        "--measured-filters",
-        type=_whole,
-        default=16,
-        help="measured, a layer, the drawn ones among them (default: %(default)s)",
-    )
-    parser.add_argument("--steps", type=_whole, help="of the plain form (default: 30)")
-    parser.add_argument(
-        "--regularized-steps", type=_whole, help="of the regularised form (default: 512)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of filters and starts (default: 0)")
-    arguments = parser.parse_args(argv)
-    try:
-        pairs = trained.pairs(trained.find(arguments.workdirs))
-        architectures: dict[str, list[tuple[trained.Trained, trained.Trained]]] = {}
-        for pair in pairs:
-            architectures.setdefault(_title(pair), []).append(pair)
-        record: dict[str, Any] = {
-            "settings": {name: _setting(value) for name, value in vars(arguments).items()},
-            "versions": {"jaxrobust": __version__, "jax": jax.__version__},
-            "architectures": {},
-        }
-        written = []
-        for title, group in architectures.items():
-            found, images = visualize(
-                group,
-                layers=arguments.layers,
-                styles=arguments.styles,
-                filters=max(arguments.filters, arguments.measured_filters),
-                steps={"paper": arguments.steps, "regularized": arguments.regularized_steps},
-                seed=arguments.seed,
+
+
+def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+    """Visualises, measures and draws filters of every architecture."""
+    architectures, written = {}, []
+    for title, pairs in trained.by_architecture(arguments.workdirs).items():
+        architectures[title], images = visualize(
+            pairs,
+            layers=arguments.layers,
+            styles=arguments.styles,
+            filters=max(arguments.filters, arguments.measured_filters),
+            steps={"paper": arguments.steps, "regularized": arguments.regularized_steps},
+            seed=arguments.seed,
+        )
+        for style in arguments.styles:
+            written.append(arguments.out / f"{_NAME}_{trained.slug(title)}_{style}.png")
+            draw(
+                images[style],
+                title=f"{title}: images that maximise filters by depth ({STYLES[style]})",
+                note=f"Random filters of each layer, seed {pairs[0][0].seed}"
+                + ("; clipped to [0, 1] to be shown." if style == "paper" else "."),
+                filters=arguments.filters,
+                path=written[-1],
             )
-            record["architectures"][title] = found
-            for style in arguments.styles:
-                written.append(arguments.out / f"{_NAME}_{trained.slug(title)}_{style}.png")
-                draw(
-                    images[style],
-                    title=f"{title}: images that maximise filters by depth ({STYLES[style]})",
-                    note=f"Random filters of each layer, seed {group[0][0].seed}"
-                    + ("; clipped to [0, 1] to be shown." if style == "paper" else "."),
-                    filters=arguments.filters,
-                    path=written[-1],
-                )
-            _show_table(title, found)
-        written.append(arguments.out / f"{_NAME}.json")
-        write_json(written[-1], record)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{error}\n")
-    print("\nWrote " + ", ".join(map(str, written)))
+        _show_table(title, architectures[title])
+    return architectures, written
 
 
-def _setting(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_setting(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the figures and writes what was measured."""
+    command.run(_NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,14 @@ Cost: seconds, after the models are loaded.
 """
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from experiments import statistics, trained
-from jaxrobust import __version__, checkpoints, feature_visualization, map_metrics, plots
-from jaxrobust.files import write_json
+from experiments import command, statistics, trained
+from jaxrobust import checkpoints, feature_visualization, map_metrics, plots
 
 _NAME = "figure4_first_layer"
 FORMS = {"raw": "as they are", "folded": "BatchNorm folded in"}
@@ -68,14 +65,11 @@ def compare(std: Sequence[dict[str, float]], adv: Sequence[dict[str, float]]) ->
     """STD, ADV and ADV - STD of each measure over seeds; no interval, and open, for one seed."""
     result: dict[str, Any] = {}
     for name in std[0]:
-        values = [[measures[name] for measures in run] for run in (std, adv)]
-        means = [float(np.mean(run)) for run in values]
-        result[name] = {"std": means[0], "adv": means[1], "mean": means[1] - means[0]}
-        if len(std) > 1:
-            change = statistics.difference(*values)
-            result[name] |= dataclasses.asdict(change) | {"claim": change.verdict(CLAIMS[name])}
-        else:
-            result[name] |= {"low": None, "high": None, "claim": "open"}
+        first, second = ([measures[name] for measures in run] for run in (std, adv))
+        change = statistics.compare(first, second, CLAIMS[name])
+        verdict = change.pop("verdict")
+        means = {"std": float(np.mean(first)), "adv": float(np.mean(second))}
+        result[name] = means | change | {"claim": verdict}
     return result
 
 
@@ -97,64 +91,43 @@ def _show_table(title: str, record: dict[str, Any]) -> None:
     print(f"\n{title}, first layer: STD, ADV, ADV - STD [95 % interval over seeds]")
     for form, found in record["forms"].items():
         for name, change in found["differences"].items():
-            interval = "one seed: no interval"
-            if change["low"] is not None:
-                interval = f"[{change['low']:+.4f}, {change['high']:+.4f}]"
             print(
                 f"  {form:8}{name:22}{change['std']:9.4f}{change['adv']:9.4f}"
-                f"{change['mean']:+9.4f} {interval}  {CLAIMS[name]}: {change['claim']}"
+                f"  {statistics.as_text(change)}  {CLAIMS[name]}: {change['claim']}"
             )
+
+
+def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+    """Measures the filters of every architecture and draws them side by side."""
+    architectures, written = {}, []
+    shown: dict[str, dict[str, dict[str, np.ndarray]]] = {form: {} for form in FORMS}
+    for title, pairs in trained.by_architecture(arguments.workdirs).items():
+        kernels = [tuple(kernels_of(one) for one in pair) for pair in pairs]
+        found: dict[str, Any] = {
+            "pairs": trained.pairs_described(pairs),
+            "filters": list(kernels[0][0]["raw"].shape),
+            "forms": {},
+        }
+        for form in kernels[0][0]:
+            std, adv = ([measure(pair[i][form]) for pair in kernels] for i in (0, 1))
+            found["forms"][form] = {"std": std, "adv": adv, "differences": compare(std, adv)}
+            shown[form][title] = {"STD": kernels[0][0][form], "ADV": kernels[0][1][form]}
+        architectures[title] = found
+        _show_table(title, found)
+    for form, kernels_by_architecture in shown.items():
+        if kernels_by_architecture:
+            written.append(arguments.out / f"{_NAME}_{form}.png")
+            draw(
+                kernels_by_architecture,
+                title=f"First-layer filters, {FORMS[form]}",
+                path=written[-1],
+            )
+    return architectures, written
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draws the figures and writes what was measured."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{_NAME}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    trained.add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        architectures: dict[str, list[tuple[trained.Trained, trained.Trained]]] = {}
-        for pair in trained.pairs(trained.find(arguments.workdirs)):
-            architectures.setdefault(pair[0].title.replace(" STD", "", 1), []).append(pair)
-        record: dict[str, Any] = {
-            "settings": {"workdirs": list(map(str, arguments.workdirs))},
-            "versions": {"jaxrobust": __version__, "jax": jax.__version__},
-            "architectures": {},
-        }
-        shown: dict[str, dict[str, dict[str, np.ndarray]]] = {form: {} for form in FORMS}
-        for title, pairs in architectures.items():
-            kernels = [tuple(kernels_of(one) for one in pair) for pair in pairs]
-            found: dict[str, Any] = {
-                "pairs": [
-                    {"seed": s.seed, "std": str(s.folder), "adv": str(a.folder)} for s, a in pairs
-                ],
-                "filters": list(kernels[0][0]["raw"].shape),
-                "forms": {},
-            }
-            for form in kernels[0][0]:
-                std, adv = ([measure(pair[i][form]) for pair in kernels] for i in (0, 1))
-                differences = compare(std, adv)
-                found["forms"][form] = {"std": std, "adv": adv, "differences": differences}
-                shown[form][title] = {"STD": kernels[0][0][form], "ADV": kernels[0][1][form]}
-            record["architectures"][title] = found
-            _show_table(title, found)
-        written = []
-        for form, kernels_by_architecture in shown.items():
-            if kernels_by_architecture:
-                written.append(arguments.out / f"{_NAME}_{form}.png")
-                draw(
-                    kernels_by_architecture,
-                    title=f"First-layer filters, {FORMS[form]}",
-                    path=written[-1],
-                )
-        written.append(arguments.out / f"{_NAME}.json")
-        write_json(written[-1], record)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{error}\n")
-    print("\nWrote " + ", ".join(map(str, written)))
+    command.run(_NAME, argv, document=__doc__, examine=examine)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ image are compared. The interval comes from resampling seeds and, within them, i
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,3 +188,68 @@ def difference(
         confidence=float(confidence),
         resamples=resamples,
     )
+
+
+def compare(first: Sequence[Any], second: Sequence[Any], side: str | None = None) -> dict[str, Any]:
+    """`difference` as JSON, with its verdict, also of what gives no interval.
+
+    Args:
+      first, second: as for `difference`; NaN where not defined.
+      side: on which the difference is claimed to lie, "positive" or "negative"; None: no claim.
+
+    Returns:
+      The fields of `Difference` and, with a side, the "verdict". Without an interval (low and high
+      are None) and open when a single pair of values is defined; without a mean as well when none
+      is for some seed.
+
+    Example:
+      >>> compare([1.0], [3.0], "positive")
+      {'mean': 2.0, 'low': None, 'high': None, 'verdict': 'open'}
+    """
+    changes = [np.subtract(after, before) for before, after in zip(first, second, strict=True)]
+    defined = [int(np.sum(~np.isnan(change))) for change in changes]
+    if min(defined) > 0 and sum(defined) > 1:
+        change = difference(first, second, leave_out_undefined=True)
+        return dataclasses.asdict(change) | ({"verdict": change.verdict(side)} if side else {})
+    mean = float(np.nanmean(changes[0])) if defined == [1] else None
+    return {"mean": mean, "low": None, "high": None} | ({"verdict": "open"} if side else {})
+
+
+def as_text(change: dict[str, Any], digits: int = 4) -> str:
+    """What `compare` found, for a table.
+
+    Example:
+      >>> as_text({"mean": -0.5, "low": -0.75, "high": 0.0}, digits=2)
+      '-0.50 [-0.75, +0.00]'
+    """
+    if change["mean"] is None:
+        return "not defined"
+    mean, low, high = (
+        "" if value is None else f"{value:+.{digits}f}"
+        for value in (change["mean"], change["low"], change["high"])
+    )
+    return f"{mean} [{low}, {high}]" if low else f"{mean} one seed: no interval"
+
+
+def all_hold(verdicts: Iterable[str]) -> str:
+    """The verdict of several claims together; what is not measured leaves it open.
+
+    Example:
+      >>> all_hold(["holds", "holds"]), all_hold(["holds", "open"]), all_hold([])
+      ('holds', 'open', 'open')
+    """
+    found = set(verdicts)
+    if "does not hold" in found:
+        return "does not hold"
+    return "holds" if found == {"holds"} else "open"
+
+
+def defined_mean(values: np.ndarray) -> float:
+    """The mean without the values that are not defined; NaN when none is.
+
+    Example:
+      >>> defined_mean(np.array([1.0, np.nan, 3.0]))
+      2.0
+    """
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")

@@ -1,6 +1,5 @@
-"""Trained models and pictures to look at: what every experiment starts from."""
+"""Trained models, STD and ADV in pairs: what every experiment starts from."""
 
-import argparse
 import json
 import logging
 import re
@@ -9,19 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints
 from jaxrobust.classifier import Classifier
-from jaxrobust.data import catalog, pipeline, sources
+from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import resolve
-from jaxrobust.data.transforms import HostTransform
 
 _QUICKSTART = "python -m jaxrobust.main --config=configs/quickstart.py"
-_BATCH = 128
 # What may differ between the two of a pair.
 _NOT_ARCHITECTURE = ("dtype", "mean", "std", "num_classes")
 
@@ -55,45 +49,8 @@ class Trained:
         return checkpoints.load(self.folder)
 
 
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Evaluation images as the networks see them.
-
-    Attributes:
-      images: float32 (n, h, w, 3) in [0, 1].
-      labels: int32 (n,).
-      masks: bool (n, h, w), True inside the silhouette; None where the data set has none.
-      class_names: one for each class.
-      index: int32 (n,), positions in the split.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray | None
-    class_names: tuple[str, ...]
-    index: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every experiment: which trainings, and where its figures go."""
-    parser.add_argument(
-        "--workdirs",
-        nargs="+",
-        type=Path,
-        default=[Path("runs/quickstart")],
-        metavar="FOLDER",
-        help="workdirs of trainings, or folders of single ones (default: runs/quickstart)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/figures"),
-        metavar="FOLDER",
-        help="folder of the figures (default: %(default)s)",
-    )
+Pair = tuple[Trained, Trained]
+Pairs = list[Pair]
 
 
 def find(workdirs: str | Path | Sequence[str | Path]) -> list[Trained]:
@@ -207,7 +164,34 @@ def _origin(one: Trained) -> tuple[Path, str]:
     return one.folder.resolve().parent, one.run
 
 
-def pairs(trained: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
+def by_architecture(workdirs: Sequence[str | Path]) -> dict[str, Pairs]:
+    """The pairs of trainings in the workdirs by title; of each, those that differ in their seed.
+
+    Raises:
+      FileNotFoundError, ValueError: as `find` and `pairs`.
+    """
+    groups: dict[str, Pairs] = {}
+    for pair in pairs(find(workdirs)):
+        groups.setdefault(title_of(pair), []).append(pair)
+    return groups
+
+
+def title_of(pair: Pair) -> str:
+    """What STD and ADV have in common: the architecture, and more where that names several.
+
+    ADV's title says it: several ADV runs may share an STD.
+    """
+    return pair[1].title.replace(" ADV", "", 1)
+
+
+def pairs_described(pairs: Pairs) -> list[dict[str, Any]]:
+    """The pairs as JSON."""
+    return [
+        {"seed": std.seed, "std": str(std.folder), "adv": str(adv.folder)} for std, adv in pairs
+    ]
+
+
+def pairs(trained: Sequence[Trained]) -> Pairs:
     """STD and ADV of the same architecture, data set and seed, of one workdir where it has both.
 
     A training without a partner is named in a warning and left out.
@@ -215,7 +199,7 @@ def pairs(trained: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
     Raises:
       ValueError: when there is no pair, or an ADV training could belong to several STD ones.
     """
-    found = []
+    found: Pairs = []
     for adversarial in (one for one in trained if one.adversarial):
         partners = [
             one for one in trained if not one.adversarial and _setting(one) == _setting(adversarial)
@@ -254,90 +238,3 @@ def _setting(one: Trained) -> tuple[Any, ...]:
     data = one.config.dataset
     size = resolve(data)[0].image_size
     return json.dumps(fields, sort_keys=True), data.name, data.path, size, one.seed
-
-
-def pictures(
-    config: Any, count: int, *, per_class: bool = False, split: str | None = None
-) -> Pictures:
-    """The first evaluation images of a training's data set, as its networks see them.
-
-    Args:
-      config: of the training.
-      count: number of images.
-      per_class: take them evenly from the classes, the first images of each: all first ones, then
-        all second ones, …; a remainder goes to classes spread over all of them. Reads the split
-        as far as the last image that it needs.
-      split: its name; None is the config's evaluation split.
-
-    Raises:
-      ValueError: when the split has too few images, of some class with `per_class`.
-      FileNotFoundError: when the data set is not prepared; the sentence names the command.
-    """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"count must be a whole number of at least 1, got {count!r}.")
-    # Worker processes do not pay for some images.
-    resolved, dataset = resolve(ConfigDict(config.dataset.to_dict() | {"workers": 0}))
-    opened = sources.open_split(resolved, dataset, split or resolved.evaluation_split)
-    if count > len(opened):
-        raise ValueError(
-            f"count must be at most {len(opened)}, the images of the split {opened.name!r} of "
-            f"{opened.dataset_name}, got {count}."
-        )
-    wanted = _evenly(count, opened.num_classes) if per_class else None
-    images, labels, index, turns = [], [], [], []
-    taken = np.zeros(opened.num_classes, int)
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with pipeline.evaluation_batches(
-        resolved, opened.name, batch_size=_BATCH, mesh=mesh
-    ) as batches:
-        for batch in batches:
-            batch = jax.device_get(batch)
-            for position in np.flatnonzero(batch["mask"]):
-                label = batch["label"][position]
-                if wanted is not None and taken[label] >= wanted[label]:
-                    continue
-                turns.append((taken[label], label) if per_class else (0, 0))
-                taken[label] += 1
-                images.append(batch["image"][position])
-                labels.append(label)
-                index.append(batch["index"][position])
-                if len(images) == count:
-                    break
-            if len(images) == count:
-                break
-    if len(images) < count:
-        assert wanted is not None
-        short = int(np.argmax(wanted - taken))
-        raise ValueError(
-            f"count must leave at most {taken[short]} images for class {short}, all that "
-            f"{opened.name!r} of {opened.dataset_name} has, got {count}."
-        )
-    order = sorted(range(count), key=turns.__getitem__)  # stable: by index without per_class
-    places = np.array(index, np.int32)[order]
-    return Pictures(
-        images=np.stack(images)[order].astype(np.float32) / np.float32(255),
-        labels=np.array(labels, np.int32)[order],
-        masks=_masks(opened, HostTransform.create(opened, resolved, "none"), places),
-        class_names=opened.class_names or tuple(map(str, range(opened.num_classes))),
-        index=places,
-    )
-
-
-def _evenly(count: int, classes: int) -> np.ndarray:
-    """How many images of each class, the remainder spread over the classes."""
-    wanted = np.full(classes, count // classes)
-    rest = count % classes
-    wanted[np.arange(rest) * classes // max(rest, 1)] += 1
-    return wanted
-
-
-def _masks(split: sources.Split, transform: HostTransform, index: np.ndarray) -> np.ndarray | None:
-    """Masks, cut and resized as their images are."""
-    if "mask" not in split.records[int(index[0])]:
-        return None
-    rng = np.random.default_rng(0)  # asked for, not used: nothing is augmented
-    made = [
-        transform({"image": split.records[int(i)]["mask"], "index": int(i)}, rng)["image"]
-        for i in index
-    ]
-    return np.stack(made)[..., 0] >= 128

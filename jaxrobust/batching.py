@@ -34,6 +34,8 @@ def is_concrete(value: Any) -> bool:
 def as_pytree(classifier: Callable) -> Callable:
     """The classifier as a callable pytree; a plain Python function is held as static.
 
+    What such a function closes over is fixed when it is first traced, as for `jax.jit`.
+
     Raises:
       TypeError: when it cannot be called.
     """
@@ -101,9 +103,17 @@ def check_key(key: Any, count: int | None) -> jax.Array | None:
 
 
 @jax.jit
-def _extremes(array):
+def _summary(array):
     # Whether all is in order is asked apart: on CPU, min and max pass over NaN.
-    return jnp.min(array), jnp.max(array), ~jnp.any(jnp.isnan(array))
+    return jnp.min(array), jnp.max(array), ~jnp.any(jnp.isnan(array)), jnp.all(jnp.isfinite(array))
+
+
+def _extremes(array: jax.Array) -> tuple[Any, Any, bool, bool]:
+    """Smallest and largest of concrete numbers, whether none is NaN, whether all are finite."""
+    # A caller's jit may be tracing, which would take the question into its program.
+    with jax.ensure_compile_time_eval():
+        low, high, numbers, finite = jax.device_get(_summary(array))
+    return low.item(), high.item(), bool(numbers), bool(finite)
 
 
 def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
@@ -131,7 +141,7 @@ def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
     if images.dtype.itemsize < 4:
         images = images.astype(jnp.float32)  # an epsilon of 8/255 is lost in bfloat16
     if unit_range and is_concrete(images):
-        low, high, numbers = (float(value) for value in _extremes(images))
+        low, high, numbers, _ = _extremes(images)
         if not numbers:
             raise ValueError("images must lie in [0, 1], got NaN.")
         if not (low >= 0.0 and high <= 1.0):
@@ -156,7 +166,7 @@ def check_labels(labels: Any, count: int | None, classes: int) -> jax.Array:
     if labels.shape != expected:
         raise ValueError(f"labels must have shape {expected}, got {labels.shape}.")
     if is_concrete(labels):
-        low, high = (int(value) for value in _extremes(labels)[:2])
+        low, high, *_ = _extremes(labels)
         if low < 0 or high >= classes:
             raise ValueError(
                 f"labels must lie in [0, {classes}), the classifier's classes, "
@@ -178,7 +188,7 @@ def check_maps(maps: Any, shape: tuple[int, ...]) -> jax.Array:
     if maps.shape != shape:
         raise ValueError(f"saliency_maps must have the images' shape {shape}, got {maps.shape}.")
     maps = jnp.asarray(maps)
-    if is_concrete(maps) and not jnp.all(jnp.isfinite(maps)):
+    if is_concrete(maps) and not _extremes(maps)[3]:
         raise ValueError("saliency_maps must be finite, got NaN or infinity.")
     return maps
 

@@ -38,6 +38,26 @@ def test_chunks_do_not_change_the_result(batch_size, outer):
     np.testing.assert_allclose(result[:, 0, 0, 0], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("outer", [jax.jit, jax.grad, lambda function: jax.jit(jax.grad(function))])
+def test_what_is_closed_over_may_be_traced_or_not(outer):
+    """Inside somebody's jit or grad: concrete images and labels, weights that are traced."""
+    images, labels = IMAGES, jnp.arange(7) % 3
+
+    def total(weights):
+        def classifier(image):
+            return (image * weights).sum((0, 1)) ** 2
+
+        adversarial = attacks.fgsm(classifier, images, labels, epsilon=0.1)
+        return jnp.sum(adversarial * weights)
+
+    weights = jnp.array([1.0, -2.0, 3.0])
+    expected = {jax.jit: total(weights)}.get(outer)
+    result = outer(total)(weights)
+    assert np.all(np.isfinite(result))
+    if expected is not None:
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
 def test_old_style_keys_are_accepted():
     new = shifted(IMAGES, key=jax.random.key(3), amount=0.0)
     old = shifted(IMAGES, key=jax.random.PRNGKey(3), amount=0.0)

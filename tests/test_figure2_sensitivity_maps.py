@@ -1,4 +1,3 @@
-import doctest
 import json
 
 import jax
@@ -7,11 +6,12 @@ import numpy as np
 import pytest
 
 from experiments import figure2_sensitivity_maps as figure2
-from experiments import statistics, trained
-from jaxrobust import Classifier, checkpoints, models, saliency, train
+from experiments import sensitivity, statistics, trained
+from experiments.pictures import evaluation_pictures
+from jaxrobust import checkpoints, models, saliency, train
 from jaxrobust import config as configs
 from jaxrobust.data import textured_shapes
-from tests import test_trained, tiny
+from tests import tiny
 
 SMALL = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=9)
 ATTACK = {"name": "fgsm", "epsilon": 0.05}
@@ -57,10 +57,6 @@ def digits(tmp_path_factory, data_dir):
     return write_workdir(tmp_path_factory.mktemp("digits"), data_dir, seeds=(3,))
 
 
-def test_examples():
-    assert doctest.testmod(figure2).failed == 0
-
-
 def centroid(picture):
     """Term by term: the mean radial frequency of all waves, weighted by their power."""
     height, width, _ = picture.shape
@@ -83,7 +79,7 @@ def test_figures_written_are_those_of_the_maps(shapes, tmp_path, capsys):
     assert [one["class"] for one in found["drawn"]] == list(textured_shapes.SHAPES)
     # The gradients, taken here from the functions themselves, for the true classes.
     models_found = trained.find(shapes)
-    pictures = trained.pictures(models_found[0].config, 12, per_class=True)
+    pictures = evaluation_pictures(models_found[0].config, 12, per_class=True)
     assert found["index"] == pictures.index.tolist()
     for name, method in (
         ("vanilla_gradient", saliency.vanilla_gradient),
@@ -120,7 +116,7 @@ def test_figures_written_are_those_of_the_maps(shapes, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "TinyNetwork: 12 images, 2 pairs of trainings" in printed
     for name in found["methods"]:
-        assert printed.count(f"  {figure2.method_title(name)} ") == 4
+        assert printed.count(f"  {sensitivity.method_title(name)} ") == 4
     written = tmp_path / "figure2_sensitivity_maps_tinynetwork.png"
     assert str(written) in printed
     height, width, _ = matplotlib.image.imread(written).shape
@@ -176,84 +172,6 @@ def test_measures_of_known_maps():
     assert values["inside_share"][0] == pytest.approx(1 / 4)
     assert values["band_share"][1] == 1.0
     assert list(figure2.measure(maps, None)) == ["spectral_centroid", "high_frequency_share"]
-
-
-def test_undefined_maps_are_left_out_and_counted():
-    first = [np.array([1.0, np.nan, 3.0]), np.array([1.0, 2.0, 3.0])]
-    second = [np.array([0.0, 0.0, 2.0]), np.array([0.0, 1.0, np.nan])]
-    change = figure2.compare(first, second, "negative")
-    assert (change["mean"], change["left_out"], change["verdict"]) == (-1.0, 2, "holds")
-    nothing = figure2.compare([np.full(3, np.nan), first[1]], second, "negative")
-    assert nothing == {"mean": None, "low": None, "high": None, "verdict": "open"}
-    assert figure2.compare([first[0][:2]], [second[0][:2]], "negative") == nothing  # one image
-    assert "verdict" not in figure2.compare(first, second, None)
-    assert np.isnan(figure2.defined_mean(np.full(3, np.nan)))
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        (["holds", "holds"], "holds"),
-        (["holds", "open"], "open"),
-        (["open", "does not hold"], "does not hold"),
-    ],
-)
-def test_claims_hold_together(verdicts, expected):
-    assert figure2.all_hold(verdicts) == expected
-
-
-@pytest.mark.parametrize("name", ["smoothgrad", "grad_cam"])
-def test_a_map_depends_on_its_own_image_alone(name, digits):
-    one = trained.find(digits)[0]
-    classifier = one.load()
-    pictures = trained.pictures(one.config, 6)
-    few = trained.Pictures(
-        images=pictures.images[[4, 1]],
-        labels=pictures.labels[[4, 1]],
-        masks=None,
-        class_names=pictures.class_names,
-        index=pictures.index[[4, 1]],
-    )
-    maps = figure2.maps_of(classifier, name, pictures, seed=5)
-    assert maps.shape == pictures.images.shape
-    alone = figure2.maps_of(classifier, name, few, seed=5)
-    np.testing.assert_allclose(alone, maps[[4, 1]], atol=1e-5 * np.abs(maps).max())
-    if name == "smoothgrad":
-        assert np.abs(figure2.maps_of(classifier, name, few, seed=6) - alone).max() > 0
-
-
-def test_models_of_one_architecture_share_their_programs(digits):
-    one = trained.find(digits)[0]
-    pictures = trained.pictures(one.config, 3)
-    classifiers = [found.load() for found in trained.find(digits)]
-    other = jax.tree.map(lambda leaf: 2 * leaf, classifiers[1].variables)
-    classifiers.append(Classifier(classifiers[1].model, other))
-    for name in saliency.PAPER_METHODS:
-        figure2.maps_of(classifiers[0], name, pictures, seed=0)
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: compiled.append(event) if "compile" in event else None
-    )
-    try:
-        for classifier in classifiers[1:]:
-            for name in saliency.PAPER_METHODS:
-                figure2.maps_of(classifier, name, pictures, seed=1)
-    finally:
-        jax.monitoring.clear_event_listeners()
-    assert not compiled
-
-
-def test_trainings_that_differ_in_more_than_their_seed_stay_apart(tmp_path):
-    for seed in (0, 1):
-        test_trained.write(tmp_path, "std", seed)
-        test_trained.write(tmp_path, "weak", seed, attack=ATTACK)
-        test_trained.write(tmp_path, "strong", seed, attack=ATTACK)
-    groups = figure2.by_architecture([tmp_path])
-    assert {
-        title: [(std.run, adv.run, adv.seed) for std, adv in pairs]
-        for title, pairs in groups.items()
-    } == {f"TinyNetwork, {run}": [("std", run, 0), ("std", run, 1)] for run in ("strong", "weak")}
-    assert len({figure2.slug(title) for title in groups}) == 2
 
 
 @pytest.mark.parametrize(

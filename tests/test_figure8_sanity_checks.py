@@ -1,137 +1,14 @@
-import flax.linen as nn
-import jax
 import matplotlib.image
 import numpy as np
 import pytest
 import scipy.stats
 
 from experiments import figure8_sanity_checks as figure8
-from experiments import trained
-from experiments.figure2_sensitivity_maps import maps_of
-from jaxrobust import Classifier, models
-from tests import tiny
+from experiments import sensitivity
 from tests.test_figure2_sensitivity_maps import read, write_workdir
 
 METHODS = ("vanilla_gradient", "guided_backprop")
 SHAPE = (16, 16, 3)
-
-
-def drawn(name):
-    model = models.create(name, num_classes=4)
-    return Classifier(model, tiny.drawn_variables(model, (32, 32, 3)))
-
-
-def changed(old, new):
-    """The modules of whose variables some, and of whose variables all, have changed."""
-    before = jax.tree_util.tree_flatten_with_path(old.variables)[0]
-    after = jax.tree.leaves(new.variables)
-    some, kept = set(), set()
-    for (path, leaf), other in zip(before, after, strict=True):
-        module = "/".join(entry.key for entry in path[1:-1])
-        (kept if np.array_equal(leaf, other) else some).add(module)
-    return some, some - kept
-
-
-class Framed(nn.Module):
-    """A normalisation before the first kernel, and a head that only training calls."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        features = nn.LayerNorm(name="entry")(images).reshape(len(images), -1)
-        features = nn.relu(nn.Dense(4, name="body")(features))
-        if train or self.is_initializing():
-            nn.Dense(2, name="auxiliary")(features)
-        return nn.Dense(self.num_classes, name="top")(features)
-
-
-@pytest.mark.parametrize("name", ["resnet8_small", "alexnet_small", "tests.tiny:TinyNetwork"])
-def test_layers_are_the_convolutions_and_what_follows(name):
-    classifier = drawn(name)
-    convolutions = classifier.conv_layers((32, 32, 3))
-    found = figure8.layers(classifier, (32, 32, 3))
-    tops = {
-        "resnet8_small": ["fc"],
-        "alexnet_small": ["fc6", "fc7", "fc8"],
-        "tests.tiny:TinyNetwork": ["Dense_0"],
-    }
-    assert list(found) == convolutions + tops[name]
-    if name == "resnet8_small":
-        assert found["conv1"] == {("conv1",), ("bn1",)}
-        assert found["layer2_0/conv1"] == {("layer2_0", "conv1"), ("layer2_0", "bn1")}
-        assert found["layer2_0/conv2"] == {("layer2_0", part) for part in ("conv2", "bn2")} | {
-            ("layer2_0", "downsample", part) for part in ("conv", "norm")
-        }
-
-
-def test_layers_hold_every_variable():
-    model = Framed(3)
-    classifier = Classifier.init(jax.random.key(0), model, SHAPE)
-    assert figure8.layers(classifier, SHAPE) == {
-        "body": {("entry",), ("body",), ("auxiliary",)},
-        "top": {("top",)},
-    }
-
-
-@pytest.mark.parametrize("name", ["resnet8_small", "tests.tiny:TinyNetwork"])
-@pytest.mark.parametrize("independent", [False, True])
-def test_cascade_changes_the_named_layers_and_no_other(name, independent):
-    original = drawn(name)
-    before = jax.tree.map(np.array, original.variables)
-    key, shape = jax.random.key(7), (32, 32, 3)
-    groups = {
-        layer: {"/".join(path) for path in paths}
-        for layer, paths in figure8.layers(original, shape).items()
-    }
-    steps = list(figure8.cascade(original, key, shape, independent=independent))
-    assert [layer for layer, _ in steps] == list(reversed(groups))
-    expected = set()
-    for layer, classifier in steps:
-        expected = groups[layer] if independent else expected | groups[layer]
-        # Every variable of theirs: drawn weights and statistics have no ones and zeros.
-        assert changed(original, classifier) == (expected, expected)
-    jax.tree.map(np.testing.assert_array_equal, original.variables, before)
-    if not independent:
-        fresh = Classifier.init(key, original.model, shape)
-        assert changed(original, steps[-1][1])[1] == set().union(*groups.values())
-        assert changed(fresh, steps[-1][1]) == (set(), set())
-
-
-def test_cascade_of_one_architecture_shares_its_program(tmp_path):
-    original = drawn("tests.tiny:TinyNetwork")
-    images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
-    pictures = trained.Pictures(images, np.arange(3, dtype=np.int32), None, tuple("abcd"), images)
-    maps_of(original, "guided_backprop", pictures, seed=0)
-    steps = list(figure8.cascade(original, jax.random.key(0), (32, 32, 3)))
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: compiled.append(event) if "compile" in event else None
-    )
-    try:
-        for _, classifier in steps:
-            maps_of(classifier, "guided_backprop", pictures, seed=0)
-    finally:
-        jax.monitoring.clear_event_listeners()
-    assert not compiled
-
-
-def test_similarities_of_a_map_with_itself_and_its_negative():
-    maps = np.random.default_rng(0).standard_normal((3, *SHAPE))
-    for values in figure8.similarities(maps, maps).values():
-        np.testing.assert_allclose(values, 1.0)
-    turned = figure8.similarities(maps, -maps)
-    np.testing.assert_allclose(turned.pop("signed_rank_correlation"), -1.0)
-    for values in turned.values():
-        np.testing.assert_allclose(values, 1.0)
-    other = np.random.default_rng(1).standard_normal((3, *SHAPE))
-    expected = [
-        scipy.stats.spearmanr(np.abs(a).sum(-1).ravel(), np.abs(b).sum(-1).ravel()).statistic
-        for a, b in zip(maps, other, strict=True)
-    ]
-    found = figure8.similarities(maps, other)
-    np.testing.assert_allclose(found["rank_correlation"], expected)
-    assert max(np.abs(values).max() for values in found.values()) < 0.7
 
 
 def made_maps(*, by_setting, by_seed, seeds=3, images=6):
@@ -223,7 +100,7 @@ def test_figures_are_written(workdir, tmp_path, capsys):
     assert cascade["layers"] == single["layers"] == ["Dense_0", "Conv_1", "Conv_0"]
     for method in METHODS:
         similarities = found["methods"][method]["similarities"]
-        for name in figure8.SIMILARITIES:
+        for name in sensitivity.SIMILARITIES:
             for run in ("std", "adv"):
                 values = np.array(cascade["similarities"][run][method][name])
                 alone = np.array(single["similarities"][run][method][name])

@@ -247,6 +247,51 @@ def test_titles_stand_beside_what_they_name():
     assert place["t"].y0 > place["c0"].y1
 
 
+def test_frames_show_where_white_pictures_end(tmp_path):
+    white = np.full((2, 3, 8, 8, 3), 255, np.uint8)
+    for frames in (False, True):
+        figure = plots.grid(white, frames=frames)
+        page = saved(figure, tmp_path / "a.png")
+        for axes in figure.axes:
+            box = axes.get_window_extent()
+            left, top = round(box.x0), page.shape[0] - round(box.y1)
+            right, bottom = left + round(box.width), top + round(box.height)
+            sides = [page[top:bottom, x - 1 : x + 2] for x in (left, right)]
+            sides += [page[y - 1 : y + 2, left:right].swapaxes(0, 1) for y in (top, bottom)]
+            for side in sides:  # a line along all of it, and nothing within
+                assert ((side.min((1, 2)) < 230) == frames).all()
+            assert (page[top + 3 : bottom - 3, left + 3 : right - 3] == 255).all()
+        assert_readable(figure)
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_rows_without_captions_have_no_room_for_them(above):
+    def distances(captions):
+        figure = plots.grid(
+            pictures(4, 2),
+            row_titles=["a", "b", "c", "d"],
+            row_groups=[("", 2), ("", 2)],
+            captions=captions,
+            captions_above=above,
+        )
+        texts = assert_readable(figure)
+        tops = [box.y1 for box in boxes(figure)[1][::2]]
+        cells = boxes(figure)[1][::2]
+        for title, cell in zip("abcd", cells, strict=True):
+            middle = (dict(texts)[title].y0 + dict(texts)[title].y1) / 2
+            assert middle == pytest.approx((cell.y0 + cell.y1) / 2, abs=3)
+        return -np.diff(tops)
+
+    without = distances(None)
+    # Where a row with captions begins (above) or ends (below), the distance is larger.
+    some = distances([["one", None], ["", ""], ["two", "one"], ["", ""]])
+    every = distances([["one", "two"]] * 4)
+    larger = [0, 1, 0] if above else [1, 0, 1]
+    room = every[0] - without[0]
+    assert room > 10
+    np.testing.assert_allclose(some - without, room * np.array(larger), atol=0.1)
+
+
 BAD_GRIDS = {
     "ragged": (lambda: plots.grid([[PICTURE], [PICTURE] * 2]), "of one length of at least 1, got"),
     "no row": (lambda: plots.grid([]), "got no row"),
@@ -306,6 +351,10 @@ BAD_GRIDS = {
     "curve nan": (
         lambda: plots.curves([0, 1], {"STD": [1, np.nan]}, **LABELS),
         "'STD' must be finite, got NaN",
+    ),
+    "x ticks": (
+        lambda: plots.curves([0, 1], {"STD": [1, 2]}, x_ticks=["a"], **LABELS),
+        r"x_ticks must be 2 names, one a position, got \['a'\]",
     ),
     "x": (lambda: plots.curves([1, 0], {"STD": [1, 2]}, **LABELS), "increasing finite numbers"),
     "no curves": (lambda: plots.curves([0, 1], {}, **LABELS), "at least one line, got none"),
@@ -416,6 +465,26 @@ def test_panels_are_inside_and_apart():
         for one, other in itertools.combinations(parts, 2):
             assert not overlap(one, other)
         assert len(figure.legends[0].get_texts()) == 3
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c", "d"], ["layer4_0/conv2"] * 4])
+def test_positions_have_names(names):
+    lines = {"STD": np.arange(4.0)}
+    figure = plots.curves(
+        [0, 1, 2, 5], {"one": lines, "two": lines, "three": lines}, x_ticks=names, **LABELS
+    )
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    for axes in figure.axes:
+        labels = axes.get_xticklabels()
+        assert [label.get_text() for label in labels] == names
+        np.testing.assert_array_equal(axes.get_xticks(), [0, 1, 2, 5])
+        boxes_of_labels = [label.get_window_extent(renderer) for label in labels]
+        assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes_of_labels)
+        slanted = labels[0].get_rotation() != 0
+        assert slanted == (len(names[0]) > 1)
+        if not slanted:
+            assert not any(overlap(*pair) for pair in itertools.pairwise(boxes_of_labels))
 
 
 def test_colors_are_always_the_same():

@@ -1,4 +1,5 @@
 import dataclasses
+import doctest
 import itertools
 import json
 
@@ -7,6 +8,10 @@ import pytest
 
 from experiments import statistics
 from experiments.statistics import Difference, difference
+
+
+def test_examples():
+    assert doctest.testmod(statistics).failed == 0
 
 
 def exact(values):
@@ -136,6 +141,41 @@ def test_undefined_pairs_are_left_out_only_when_asked():
     result = difference(first, second, leave_out_undefined=True)
     assert (result.mean, result.left_out, result.images) == (2.0, 2, 4)
     assert json.loads(json.dumps(dataclasses.asdict(result)))["left_out"] == 2
+
+
+def test_undefined_maps_are_left_out_and_counted():
+    first = [np.array([1.0, np.nan, 3.0]), np.array([1.0, 2.0, 3.0])]
+    second = [np.array([0.0, 0.0, 2.0]), np.array([0.0, 1.0, np.nan])]
+    change = statistics.compare(first, second, "negative")
+    assert (change["mean"], change["left_out"], change["verdict"]) == (-1.0, 2, "holds")
+    none = {"mean": None, "low": None, "high": None, "verdict": "open"}
+    assert statistics.compare([np.full(3, np.nan), first[1]], second, "negative") == none
+    one_image = statistics.compare([first[0][:2]], [second[0][:2]], "negative")
+    assert one_image == none | {"mean": -1.0}
+    assert "verdict" not in statistics.compare(first, second, None)
+    assert statistics.as_text(none) == "not defined"
+    assert statistics.as_text(one_image, digits=1) == "-1.0 one seed: no interval"
+    assert np.isnan(statistics.defined_mean(np.full(3, np.nan)))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["holds", "holds"], "holds"),
+        (["holds", "open"], "open"),
+        (["open", "does not hold"], "does not hold"),
+    ],
+)
+def test_claims_hold_together(verdicts, expected):
+    assert statistics.all_hold(verdicts) == expected
+
+
+def test_one_value_a_seed_needs_several_seeds():
+    several = statistics.compare([1.0, 2.0, 3.0], [2.0, 4.0, 6.0], "positive")
+    expected = dataclasses.asdict(difference([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]))
+    assert several == expected | {"verdict": "holds"}
+    single = statistics.compare([1.0], [2.5], "positive")
+    assert single == {"mean": 1.5, "low": None, "high": None, "verdict": "open"}
 
 
 @pytest.mark.parametrize(

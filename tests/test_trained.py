@@ -1,17 +1,14 @@
-import argparse
+import doctest
 import json
 import logging
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from experiments import trained
 from jaxrobust import Classifier, checkpoints, models, train
 from jaxrobust import config as configs
-from jaxrobust.data import pipeline, textured_shapes
 from tests import tiny
 
 ATTACK = {"name": "fgsm", "epsilon": 0.05}
@@ -26,6 +23,10 @@ def write(workdir, run, seed=0, *, attack=None, complete=True, **changes):
     checkpoints.write_config(folder, description | {"config": config})
     (folder / "checkpoints" / ("30" if complete else "")).mkdir(parents=True)
     return folder
+
+
+def test_examples():
+    assert doctest.testmod(trained).failed == 0
 
 
 def named(found):
@@ -51,8 +52,7 @@ def test_what_was_trained_is_found_and_loaded(data_dir, tmp_path):
         assert one.config.attack.epsilon == 0.05
     loaded = one.load()
     jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables), dict(classifier.variables))
-    pictures = trained.pictures(one.config, 5)
-    assert loaded(pictures.images).shape == (5, 10)
+    assert loaded(np.zeros((5, 16, 16, 3), np.float32)).shape == (5, 10)
 
 
 def test_trainings_are_found_in_order(tmp_path):
@@ -202,90 +202,17 @@ def test_no_pair(tmp_path, changes):
         trained.pairs([])
 
 
-def config_of(data_dir, **changes):
-    return tiny.config(data_dir, **{f"dataset__{key}": value for key, value in changes.items()})
-
-
-@pytest.mark.parametrize("dataset", [{}, {"in_memory": "False"}, {"image_size": 12}])
-def test_pictures_are_those_of_evaluation(data_dir, dataset):
-    config = config_of(data_dir, **dataset)
-    found = trained.pictures(config, 20)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    with pipeline.evaluation_batches(config.dataset, None, batch_size=24, mesh=mesh) as batches:
-        batch = next(batches)
-    np.testing.assert_allclose(found.images * 255, batch["image"][:20], atol=1e-4)
-    np.testing.assert_array_equal(found.labels, batch["label"][:20])
-    np.testing.assert_array_equal(found.index, range(20))
-    assert found.images.dtype == np.float32
-    assert found.masks is None
-    assert found.class_names == tuple("0123456789")
-    assert len(found) == 20
-
-
-@pytest.mark.parametrize("count", [3, 10, 20, 25])
-def test_pictures_of_every_class(data_dir, count):
-    config = config_of(data_dir)
-    everything = trained.pictures(config, 360)
-    found = trained.pictures(config, count, per_class=True)
-    counts = np.bincount(found.labels, minlength=10)
-    assert counts.max() - counts.min() <= 1
-    # The first of each class in the split, all first ones before all second ones.
-    for label in range(10):
-        mine = found.index[found.labels == label]
-        first = everything.index[everything.labels == label]
-        np.testing.assert_array_equal(mine, first[: len(mine)])
-    np.testing.assert_array_equal(found.images, everything.images[found.index])
-    if count >= 10:
-        np.testing.assert_array_equal(found.labels[:10], np.arange(10))
-    else:
-        assert (np.diff(found.labels) >= 10 // count).all()
-
-
-def test_masks_are_the_silhouettes(tmp_path_factory, data_dir, monkeypatch):
-    # A small set, drawn by the same generator.
-    small = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=9)
-    monkeypatch.setattr(textured_shapes, "PARAMETERS", small)
-    folder = tmp_path_factory.mktemp("shapes")
-    config = config_of(folder, name="textured_shapes", image_size=None)
-    found = trained.pictures(config, 12, per_class=True)
-    assert found.masks.shape == found.images.shape[:3] == (12, 32, 32)
-    assert found.masks.dtype == bool
-    drawn = [textured_shapes.draw("test", index, parameters=small) for index in range(30)]
-    for image, mask, label in zip(found.images, found.masks, found.labels, strict=True):
-        levels = np.rint(image * 255).astype(np.uint8)
-        (match,) = [one for one in drawn if np.array_equal(one[0], levels)]
-        np.testing.assert_array_equal(mask, match[1][..., 0] == 255)
-        assert label == match[2]
-    assert found.class_names == textured_shapes.SHAPES
-    # Cut and resized as the image is: mask and silhouette still lie on each other.
-    config.dataset.resize_size, config.dataset.image_size = 64, 48
-    enlarged = trained.pictures(config, 12, per_class=True)
-    assert enlarged.masks.shape == (12, 48, 48)
-    centre = found.masks[:, 4:28, 4:28].repeat(2, 1).repeat(2, 2)
-    assert (enlarged.masks == centre).mean() > 0.95
-    conflict = trained.pictures(config, 5, split="cue_conflict")
-    assert conflict.masks.shape == (5, 48, 48)
-
-
-def test_too_many_pictures(data_dir):
-    config = config_of(data_dir)
-    with pytest.raises(ValueError, match="count must be at most 360, the images of the split 'tes"):
-        trained.pictures(config, 361)
-    with pytest.raises(ValueError, match=r"count must leave at most \d+ images for class \d, all"):
-        trained.pictures(config, 360, per_class=True)
-    for count in (0, 2.0, True):
-        with pytest.raises(ValueError, match="count must be a whole number of at least 1"):
-            trained.pictures(config, count)
-
-
-def test_arguments():
-    parser = argparse.ArgumentParser()
-    trained.add_arguments(parser)
-    defaults = parser.parse_args([])
-    assert defaults.workdirs == [Path("runs/quickstart")]
-    assert defaults.out == Path("runs/figures")
-    given = parser.parse_args(["--workdirs", "a", "b", "--out", "c"])
-    assert (given.workdirs, given.out) == ([Path("a"), Path("b")], Path("c"))
+def test_trainings_that_differ_in_more_than_their_seed_stay_apart(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path, "std", seed)
+        write(tmp_path, "weak", seed, attack=ATTACK)
+        write(tmp_path, "strong", seed, attack=ATTACK)
+    groups = trained.by_architecture([tmp_path])
+    assert {
+        title: [(std.run, adv.run, adv.seed) for std, adv in pairs]
+        for title, pairs in groups.items()
+    } == {f"TinyNetwork, {run}": [("std", run, 0), ("std", run, 1)] for run in ("strong", "weak")}
+    assert len({trained.slug(title) for title in groups}) == 2
 
 
 def test_config_of_a_finished_study_is_readable_as_written(tmp_path):

@@ -237,7 +237,7 @@ def _normalization(classifier, image_shape, mean, std) -> tuple[jax.Array, jax.A
                 f"{name} must have one value for each of the {image_shape[-1]} channels of "
                 f"image_shape, got shape {values.shape}."
             )
-    if is_concrete(arrays[1]) and not bool(jnp.all(arrays[1] > 0)):
+    if is_concrete(std) and not np.all(np.asarray(std) > 0):
         raise ValueError(f"std must be positive, got {std}.")
     return arrays
 

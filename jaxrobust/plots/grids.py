@@ -38,6 +38,7 @@ def grid(
     captions_above: bool = False,
     note: str | None = None,
     cell_size: float | None = None,
+    frames: bool = False,
     path: str | Path | None = None,
 ) -> Figure:
     """Rows and columns of pictures with titles.
@@ -52,10 +53,12 @@ def grid(
       row_titles, column_titles: one for each row, one for each column.
       title: above everything.
       row_groups, column_groups: (heading, number of rows or columns) pairs that cover all of them.
-      captions: a small text for each picture, in rows as `pictures`.
+      captions: a small text for each picture, in rows as `pictures`; a row without any takes no
+        room for them.
       captions_above: write them above the pictures rather than under them.
       note: small, under everything: what the reader must know of the pictures.
       cell_size: longer side of a cell in inches; by default from the number of columns.
+      frames: draw a thin line around each picture, as where white ones lie on white paper.
       path: where to save it, as `save` does.
 
     Returns:
@@ -80,10 +83,11 @@ def grid(
     high, wide = cell
 
     under = sheet.fit(cell_texts, [wide] * len(cell_texts), "top", 9 if captions_above else 8)
-    caption = sheet.reach(under, _PAD)
-    lefts = sheet.starts(column_heads, wide)
-    tops = sheet.starts(row_heads, high + caption)
-    spans = [_spans(row_heads, tops, high + caption), _spans(column_heads, lefts, wide)]
+    room = sheet.rows_reach(under, counts, _PAD)
+    widths, heights = [wide] * counts[1], [high + caption for caption in room]
+    lefts = sheet.starts(column_heads, widths)
+    tops = sheet.starts(row_heads, heights)
+    spans = [_spans(row_heads, tops, heights), _spans(column_heads, lefts, widths)]
     row_fit = sheet.fit(row_texts, [high] * counts[0], "left", 9)
     column_fit = sheet.fit(column_texts, [wide] * counts[1], "top", 9)
     row_head_fit = sheet.fit_groups(row_heads, spans[0], "left")
@@ -107,7 +111,7 @@ def grid(
     column_title_bottom = column_head_bottom + sheet.reach(column_fit)
     column_title_bottom += 3 * pad if column_head_fit.depth else 0
     top = column_title_bottom + (pad if column_fit.depth else 0)
-    bottom = top + tops[-1] + high + caption
+    bottom = top + tops[-1] + heights[-1]
     height = bottom + (2 * pad + footing.height if note else 0) + margin
     sheet.resize(width, height)
 
@@ -115,9 +119,9 @@ def grid(
     sheet.write(width / 2, height - margin, footing.text, _NOTE_FONT, "center", "bottom")
     for text, start in zip(column_fit.texts, lefts, strict=True):
         sheet.write_above(left + start + wide / 2, column_title_bottom, text, column_fit)
-    above = caption if captions_above else 0
-    for text, start in zip(row_fit.texts, tops, strict=True):
-        y = top + start + above + high / 2
+    above = room if captions_above else [0] * counts[0]
+    for text, start, caption in zip(row_fit.texts, tops, above, strict=True):
+        y = top + start + caption + high / 2
         sheet.write(row_title_right + shift, y, text, row_fit.font, "right", "center")
     for text, (begin, end) in zip(column_head_fit.texts, spans[1], strict=True):
         sheet.write_above(left + (begin + end) / 2, column_head_bottom, text, column_head_fit)
@@ -134,12 +138,12 @@ def grid(
             if under.depth:
                 text = under.texts[r * counts[1] + c]
                 if captions_above:
-                    sheet.write_above(x + wide / 2, y + caption - pad, text, under)
+                    sheet.write_above(x + wide / 2, y + room[r] - pad, text, under)
                 else:
                     middle = x + wide / 2, y + high + pad / 2
                     sheet.write(*middle, text, under.font, "center", "top")
             if picture is not None:
-                sheet.place(picture, (x, y + above), cell)
+                sheet.place(picture, (x, y + above[r]), cell, frames)
     if path is not None:
         save(sheet.figure, path)
     return sheet.figure
@@ -162,12 +166,13 @@ def _sheet(
 
 
 def _spans(
-    groups: Sequence[tuple[str, int]], starts: Sequence[int], side: int
+    groups: Sequence[tuple[str, int]], starts: Sequence[int], sides: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Where each group begins and ends."""
     spans, first = [], 0
     for _, size in groups:
-        spans.append((starts[first], starts[first + size - 1] + side))
+        last = first + size - 1
+        spans.append((starts[first], starts[last] + sides[last]))
         first += size
     return spans
 
@@ -197,12 +202,14 @@ class _Sheet:
         self.size = width + 0.01, height + 0.01
         self.figure.set_size_inches(self.size[0] / self.dpi, self.size[1] / self.dpi)
 
-    def starts(self, groups: Sequence[tuple[str, int]], side: int) -> list[int]:
+    def starts(self, groups: Sequence[tuple[str, int]], sides: Sequence[int]) -> list[int]:
         """Where the cells begin along an axis; groups stand further apart."""
         starts, at = [], 0
         for _, size in groups:
-            starts += [at + index * (side + self.pixels(_GAP)) for index in range(size)]
-            at = starts[-1] + side + self.pixels(_GROUP_GAP)
+            for _ in range(size):
+                starts.append(at)
+                at += sides[len(starts) - 1] + self.pixels(_GAP)
+            at += self.pixels(_GROUP_GAP) - self.pixels(_GAP)
         return starts
 
     def fit(
@@ -225,6 +232,11 @@ class _Sheet:
     def reach(self, fitted: Fitted, space: float = 0.0) -> int:
         """What titles take away from their side, with a space where there are any."""
         return self.pixels(fitted.depth) + self.pixels(space) if fitted.depth else 0
+
+    def rows_reach(self, fitted: Fitted, counts: tuple[int, int], space: float) -> list[int]:
+        """What the titles of the cells of each row take away from it, as `reach`."""
+        rows = np.reshape(fitted.depths or [0.0] * (counts[0] * counts[1]), counts).max(1)
+        return [self.pixels(depth) + self.pixels(space) if depth else 0 for depth in rows]
 
     def wrapped(self, text: str | None, room: int, font: dict[str, Any]) -> _Block:
         if not text:
@@ -261,7 +273,9 @@ class _Sheet:
         horizontal, vertical = np.array(x) / self.size[0], 1 - np.array(y) / self.size[1]
         self.figure.add_artist(Line2D(horizontal, vertical, color=RULE_COLOR, linewidth=0.7))
 
-    def place(self, picture: np.ndarray, corner: Sequence[int], cell: tuple[int, int]) -> None:
+    def place(
+        self, picture: np.ndarray, corner: Sequence[int], cell: tuple[int, int], frame: bool
+    ) -> None:
         """A picture, as large as its cell allows, in the cell's middle."""
         factor = min(cell[0] / picture.shape[0], cell[1] / picture.shape[1])
         high, wide = (max(1, round(factor * side)) for side in picture.shape[:2])
@@ -272,7 +286,11 @@ class _Sheet:
         )
         interpolation = "nearest" if factor >= 1 else "antialiased"
         axes.imshow(picture, interpolation=interpolation, aspect="auto")
-        axes.set_axis_off()
+        if frame:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(color=RULE_COLOR, linewidth=0.5)
+        else:
+            axes.set_axis_off()
 
 
 def _rows(pictures: Any) -> list[list[np.ndarray | None]]:

@@ -1,7 +1,7 @@
 """Curves of several trainings: mean, spread, single models."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def curves(
     dashed: Mapping[str, Any] | None = None,
     title: str | None = None,
     y_limits: tuple[float, float] | None = None,
+    x_ticks: Sequence[str] | None = None,
     path: str | Path | None = None,
 ) -> Figure:
     """Lines with their mean and a band of one standard deviation over seeds.
@@ -35,17 +36,22 @@ def curves(
       dashed: single models beside them, drawn dashed: label -> (points,); with panels as `series`.
       title: above everything.
       y_limits: of the axis; by default from the values.
+      x_ticks: what each position of `x` is called; by default the axis has numbers. Names that are
+        too long to stand side by side are slanted.
       path: where to save it, as `save` does.
 
     Returns:
       The figure.
 
     Raises:
-      ValueError: when values are not finite or their number is not that of `x`.
+      ValueError: when values are not finite, or their number or that of `x_ticks` is not that of
+        `x`.
     """
     x = np.asarray(x, float)
     if x.ndim != 1 or not x.size or not np.isfinite(x).all() or (np.diff(x) <= 0).any():
         raise ValueError(f"x must be a vector of increasing finite numbers, got shape {x.shape}.")
+    if x_ticks is not None and (isinstance(x_ticks, str) or len(x_ticks) != x.size):
+        raise ValueError(f"x_ticks must be {x.size} names, one a position, got {x_ticks!r}.")
     nested = bool(series) and all(isinstance(values, Mapping) for values in series.values())
     panels = dict(series) if nested else {"": series}
     extra = dict(dashed or {}) if nested else {"": dashed or {}}
@@ -97,6 +103,12 @@ def curves(
                 )
             handles.setdefault(label, line)
         _finish_axes(axes, name, y_limits)
+    if x_ticks is not None:
+        room = 0.8 * size[0] / across / x.size
+        slanted = any(size_of(figure, name, fontsize=8)[0] > room for name in x_ticks)
+        style = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+        for axes in grid_of_axes.flat:
+            axes.set_xticks(x, x_ticks, **style)
     for axes in grid_of_axes.flat[len(panels) :]:
         axes.set_visible(False)
     for column in range(across):

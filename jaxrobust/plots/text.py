@@ -33,11 +33,16 @@ def wrapped_to(figure: Figure, text: str, width: float, **font: Any) -> str:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Titles along one side: how they are written, and how far they reach from it, in inches."""
+    """Titles along one side: how they are written, and how far each reaches from it, in inches."""
 
     texts: Sequence[str]
     font: dict[str, Any]
-    depth: float
+    depths: Sequence[float]
+
+    @property
+    def depth(self) -> float:
+        """How far the longest reaches."""
+        return max(self.depths, default=0.0)
 
 
 def fit(
@@ -51,7 +56,7 @@ def fit(
 ) -> Fitted:
     """Titles above columns or left of rows; `room` is what each has along that side, in inches."""
     if not any(texts):
-        return Fitted(texts, {}, 0.0)
+        return Fitted(texts, {}, [0.0] * len(texts))
     sizes = [size for size in (11, 10, 9, 8, 7) if size <= largest]
     along = {size: {"fontsize": size, "rotation": 0} for size in sizes}
     attempts: list[tuple[dict[str, Any], float | None]]
@@ -79,4 +84,4 @@ def fit(
         if fits:
             break
     across = 1 if (font["rotation"] == 0) == (side == "top") else 0
-    return Fitted(wrapped, font, max(extent[across] for extent in extents))
+    return Fitted(wrapped, font, [extent[across] for extent in extents])
