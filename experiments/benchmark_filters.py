@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import benchmark_speed
+from experiments import benchmark_speed, command
 from jaxrobust import files, filters
 
 OURS, THEIRS = "jaxrobust", "OpenCV"
@@ -182,18 +182,11 @@ def _parser() -> argparse.ArgumentParser:
         ("batch_size", "pictures that our filters handle at once; all unless given"),
         ("rounds", "measurements of each filter"),
     ):
-        add(f"--{name}", type=_at_least_one, default=getattr(default, name), help=text)
+        add(f"--{name}", type=command.whole_number(1), default=getattr(default, name), help=text)
     add("--kernel_size", type=int, choices=[3, 5], default=default.kernel_size, help="the median's")
     add("--sigma", type=float, default=default.sigma, help="the blur's, in pixels")
     add("--out", default="benchmark_filters.json", help="the file of all times")
     return parser
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 if __name__ == "__main__":

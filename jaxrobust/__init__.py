@@ -13,6 +13,7 @@ _MODULES = (
     "attacks",
     "checkpoints",
     "feature_visualization",
+    "filters",
     "map_metrics",
     "models",
     "norms",

@@ -5,15 +5,13 @@ for one image and takes one or many (`jaxrobust.batching`); radii and steps are 
 whatever normalisation the classifier does inside.
 """
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import norms
+from jaxrobust import named, norms
 from jaxrobust.batching import check_count, is_concrete, per_image
 
 
@@ -238,20 +236,7 @@ def get(name: str) -> Callable:
     Raises:
       ValueError: for an unknown name.
     """
-    if name not in ATTACKS:
-        near = difflib.get_close_matches(str(name), ATTACKS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}{hint}.")
-    return ATTACKS[name]
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    """The options of an attack and their defaults, `inspect.Parameter.empty` where one must say."""
-    return {
-        option: parameter.default
-        for option, parameter in inspect.signature(get(name)).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("key", "batch_size")
-    }
+    return named.get("attack", ATTACKS, name)
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
@@ -260,26 +245,13 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     Raises:
       ValueError: for an unknown attack or option, a missing one, or a value out of its range.
     """
-    defaults = _defaults(name)
-    for option in options:
-        if option not in defaults:
-            raise ValueError(
-                f"{option!r} is no option of {name}; expected some of {', '.join(defaults)}."
-            )
-    missing = [
-        option
-        for option, default in defaults.items()
-        if default is inspect.Parameter.empty and option not in options
-    ]
-    if missing:
-        raise ValueError(f"the attack {name} needs {', '.join(missing)}, got {options}.")
-    _check(key="given when the attack runs", **(defaults | options))
+    _check(key="given when the attack runs", **named.complete(name, get(name), options))
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options that an attack runs with, defaults filled in, as a report should state them."""
-    complete = _defaults(name)
-    complete |= {option: value for option, value in options.items() if option != "name"}
+    chosen = {option: value for option, value in options.items() if option != "name"}
+    complete = named.complete(name, get(name), chosen)
     if name == "fgsm":
         complete |= {"steps": 1, "restarts": 1}
         complete["step_size"] = complete["step_size"] or complete["epsilon"]

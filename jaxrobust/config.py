@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
-from jaxrobust import attacks
+from jaxrobust import attacks, filters
 from jaxrobust.data.dataset_config import DatasetConfig
 
 # What may change between two calls with one workdir: how often to save and print, and what to
@@ -71,6 +71,8 @@ def default() -> ConfigDict:
                     "pgd_0_005": {"name": "pgd", "epsilon": 0.005, "steps": 10, "restarts": 10},
                     "pgd_0_01": {"name": "pgd", "epsilon": 0.01, "steps": 10, "restarts": 10},
                 },
+                # name -> {"name": filter, options}: accuracy on filtered images, in the same pass.
+                "variants": {},
                 # Decided by shape or by texture, on data that has the split; None: when it has.
                 "cue_conflict": placeholder(bool),
             },
@@ -101,7 +103,7 @@ def _merge(config: dict, overrides: dict, where: str) -> None:
         if key not in config:
             raise ValueError(f"{where}.{key} overrides no key of the config{_near(key, config)}.")
         if isinstance(value, dict) and isinstance(config[key], dict) and key != "attack":
-            free = key in ("model", "attacks")
+            free = key in ("model", "attacks", "variants")
             if free:
                 config[key].update(value)
             else:
@@ -162,7 +164,7 @@ def _check_keys(config: dict, known: dict, prefix: str) -> None:
         if key not in config:
             raise ValueError(f"config key {prefix}{key} is missing.")
     for key, value in known.items():
-        free = key in ("runs", "model", "attack", "attacks")
+        free = key in ("runs", "model", "attack", "attacks", "variants")
         if isinstance(value, dict) and not isinstance(config[key], dict):
             raise ValueError(f"{prefix}{key} must hold {', '.join(value)}, got {config[key]}.")
         if isinstance(value, dict) and not free:
@@ -215,7 +217,7 @@ def _check_run(config: ConfigDict) -> None:
         share("schedule.boundaries", boundary)
     share("adversarial_share", config.adversarial_share, lowest_allowed=False)
     if config.attack is not None:
-        _check_attack("attack", config.attack)
+        _check_options("attack", "attack", attacks, config.attack)
     if not config.model.get("name"):
         raise ValueError(
             f"model.name must be the name of a model, got {config.model.get('name')!r}."
@@ -225,15 +227,17 @@ def _check_run(config: ConfigDict) -> None:
             f"dataset.name must be the name of a data set, got {config.dataset.name!r}."
         )
     for name, attack in config.evaluation.attacks.items():
-        _check_attack(f"evaluation.attacks.{name}", attack)
+        _check_options(f"evaluation.attacks.{name}", "attack", attacks, attack)
+    for name, variant in config.evaluation.variants.items():
+        _check_options(f"evaluation.variants.{name}", "filter", filters, variant)
 
 
-def _check_attack(where: str, attack: Any) -> None:
-    options = to_plain(attack)
+def _check_options(where: str, kind: str, room: Any, chosen: Any) -> None:
+    options = to_plain(chosen)
     if not isinstance(options, dict) or "name" not in options:
-        raise ValueError(f"{where} must hold the attack's name and its options, got {attack}.")
+        raise ValueError(f"{where} must hold the {kind}'s name and its options, got {chosen}.")
     name = options.pop("name")
     try:
-        attacks.check_options(name, options)
-    except ValueError as error:
+        room.check_options(name, options)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from None

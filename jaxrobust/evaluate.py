@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on a whole split: clean, under attack, by shape or by texture."""
+"""Accuracy of a classifier on a whole split: clean, attacked, filtered, by shape or by texture."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust import attacks, files, logs
+from jaxrobust import attacks, files, filters, logs
 from jaxrobust.batching import as_pytree
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
@@ -34,14 +34,17 @@ def hits(logits: jax.Array, label: jax.Array, top: int = 1) -> jax.Array:
     return (jnp.sum(ahead) < top) & jnp.all(jnp.isfinite(logits))
 
 
-@functools.partial(jax.jit, static_argnames="attacked")
+@functools.partial(jax.jit, static_argnames=("attacked", "filtered", "each"))
 def count(
     classifier: Any,
     batch: Mapping[str, jax.Array],
     key: jax.Array,
     *,
     attacked: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (),
-) -> dict[str, jax.Array]:
+    filtered: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
+    levels: Mapping[str, jax.Array] | None = None,
+    each: bool = False,
+) -> dict[str, Any]:
     """How many images of a padded batch are right: masked sums, never means.
 
     Args:
@@ -50,12 +53,19 @@ def count(
       key: each image's key is `fold_in(key, index)`: the result does not depend on how the split
         is cut into batches or over devices.
       attacked: (attack, its options) pairs, static.
+      filtered: a filter and its static options; the images go through it first.
+      levels: the filter's other options, traced: a sweep over them is one program.
+      each: also say which images are right.
 
     Returns:
       int32 scalars: `n`, `top1`, `top5`, `robust` (one for each attack: right when clean and under
-      attack), and `texture` where the batch has textures.
+      attack), and `texture` where the batch has textures. With `each` also `right` and
+      `right_under_attack`: bool (n,), padding included.
     """
     images = batch["image"].astype(jnp.float32) / 255.0
+    if filtered is not None:
+        name, fixed = filtered
+        images = filters.get(name)(images, **dict(fixed), **(levels or {}))
     labels, mask = batch["label"], batch["mask"]
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"])
     logits = jax.vmap(classifier)(images)
@@ -74,8 +84,9 @@ def count(
     robust = []
     for name, options in attacked:
         adversarial = attacks.get(name)(classifier, images, labels, key=keys, **dict(options))
-        robust.append(total(clean & jax.vmap(hits)(jax.vmap(classifier)(adversarial), labels)))
-    return counts | {"robust": robust}
+        robust.append(clean & jax.vmap(hits)(jax.vmap(classifier)(adversarial), labels))
+    counts["robust"] = [total(right) for right in robust]
+    return counts | ({"right": clean, "right_under_attack": robust} if each else {})
 
 
 def evaluate(
@@ -87,11 +98,15 @@ def evaluate(
     mesh: Mesh,
     key: jax.Array,
     attacks_by_name: Mapping[str, Mapping[str, Any]] | None = None,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+    each: bool = False,
     partial_file: Path | None = None,
     title: str = "evaluation",
     every: float = 10.0,
 ) -> dict[str, Any]:
     """Counts over one split, as `count` gives them, but as Python integers.
+
+    Each image is read and decoded once, however many attacks and variants there are.
 
     Args:
       classifier: callable pytree.
@@ -101,6 +116,10 @@ def evaluate(
       mesh: with the axis "data".
       key: of the attacks.
       attacks_by_name: {name: {"name": attack, options}}.
+      variants: {name: {"name": filter, options}}; the result has their counts, by name, under
+        "variants".
+      each: also say which images are right, as `right` and `right_under_attack`: a text of one
+        "0" or "1" for each image in the order of the split. For a single process.
       partial_file: where to note how far it has come; an interrupted evaluation goes on from there.
       title: of the progress line.
       every: seconds between two progress lines.
@@ -110,8 +129,9 @@ def evaluate(
         (attack["name"], tuple(sorted((k, v) for k, v in attack.items() if k != "name")))
         for attack in (attacks_by_name or {}).values()
     )
+    swept = {name: _split_options(variant) for name, variant in (variants or {}).items()}
     with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
-        settings = _settings(classifier, dataset, attacked, batch_size, split, key)
+        settings = _settings(classifier, dataset, attacked, swept, each, batch_size, split, key)
         total, done = _read_partial(partial_file, settings)
         if done:
             batches.set_state(total.pop("position"))
@@ -121,8 +141,12 @@ def evaluate(
         noting = partial_file if jax.process_index() == 0 else None
         noted = time.perf_counter()
         for batch in batches:
-            counts = jax.device_get(count(classifier, batch, key, attacked=attacked))
-            counts = jax.tree.map(int, counts)
+            counts = count(classifier, batch, key, attacked=attacked, each=each)
+            counts["variants"] = {
+                name: count(classifier, batch, key, filtered=filtered, levels=levels, each=each)
+                for name, (filtered, levels) in swept.items()
+            }
+            counts = _as_plain(*jax.device_get((counts, batch["mask"] if each else None)))
             total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
             done += 1
             progress.mark(done)
@@ -140,16 +164,43 @@ def evaluate(
         )
     if noting:
         noting.unlink(missing_ok=True)
-    return total
+    # Mapping over a tree has sorted the names.
+    return total | {"variants": {name: total["variants"][name] for name in swept}}
 
 
-def _settings(classifier, dataset, attacked, batch_size, split, key) -> str:
+def _as_plain(counts: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
+    """Integers, and texts of which images are right: both add up over batches, and go into JSON."""
+    return jax.tree.map(
+        lambda leaf: (
+            int(leaf) if leaf.ndim == 0 else "".join("1" if right else "0" for right in leaf[mask])
+        ),
+        counts,
+    )
+
+
+def _split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndarray]]:
+    """A filter and its options as `count` takes them: what is compiled in, and what is not."""
+    options = dict(variant)
+    name = options.pop("name")
+    filters.check_options(name, options)
+    static = filters.get(name).static  # type: ignore[attr-defined]
+    fixed = tuple(sorted((key, value) for key, value in options.items() if key in static))
+    levels = {
+        key: np.asarray(value, np.float32 if isinstance(value, float) else None)
+        for key, value in options.items()
+        if key not in static
+    }
+    return (name, fixed), levels
+
+
+def _settings(classifier, dataset, attacked, swept, each, batch_size, split, key) -> str:
     """What the counts depend on, weights included, as one string."""
     known = hashlib.sha256()
     for leaf in jax.tree.leaves(classifier):
         known.update(np.asarray(leaf).tobytes())
     known.update(np.asarray(jax.random.key_data(key)).tobytes())
-    known.update(repr((dataset, attacked, batch_size, split, jax.process_count())).encode())
+    described = (dataset, attacked, swept, each, batch_size, split, jax.process_count())
+    known.update(repr(described).encode())
     return known.hexdigest()
 
 
@@ -188,21 +239,22 @@ def report(config: Any, classifier: Classifier, *, mesh: Mesh, folder: Path, tit
     total = run(
         data.evaluation_split,
         attacks_by_name=chosen,
+        variants=settings.variants.to_dict(),
         partial_file=folder / "evaluation.partial.json",
         title=f"{title}  evaluation",
     )
     results: dict[str, Any] = {
-        "clean": {
-            "top1": _per_cent(total["top1"], total["n"]),
-            # Of five classes or fewer, the label is always among the five.
-            "top5": _per_cent(total["top5"], total["n"]) if data.num_classes > 5 else None,
-            "n": total["n"],
-        },
+        "clean": _accuracies(total, data.num_classes),
         "attacks": [
             _attack_entry(attack, right, total)
             for attack, right in zip(chosen.values(), total["robust"], strict=True)
         ],
     }
+    if total["variants"]:
+        results["variants"] = {
+            name: dict(settings.variants[name]) | _accuracies(counted, data.num_classes)
+            for name, counted in total["variants"].items()
+        }
     wanted = settings.cue_conflict
     if wanted or (wanted is None and "cue_conflict" in data.splits):
         total = run("cue_conflict", title=f"{title}  cue conflict")
@@ -212,6 +264,15 @@ def report(config: Any, classifier: Classifier, *, mesh: Mesh, folder: Path, tit
             "n": total["n"],
         }
     return results
+
+
+def _accuracies(counted: Mapping[str, int], num_classes: int) -> dict[str, Any]:
+    return {
+        "top1": _per_cent(counted["top1"], counted["n"]),
+        # Of five classes or fewer, the label is always among the five.
+        "top5": _per_cent(counted["top5"], counted["n"]) if num_classes > 5 else None,
+        "n": counted["n"],
+    }
 
 
 def _attack_entry(attack: Mapping[str, Any], right: int, total: Mapping[str, int]) -> dict:

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import Classifier, attacks, evaluate
-from jaxrobust.data import pipeline
+from jaxrobust import Classifier, attacks, evaluate, filters
+from jaxrobust.data import pipeline, sources
 from tests import tiny
 
 KEY = jax.random.key(0)
@@ -74,6 +74,61 @@ def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_
     assert counted[0]["n"] == 30
     assert counted[0]["top1"] == right
     assert counted[0]["robust"] == list(robust.values())
+
+
+VARIANTS = {
+    "blur_0": {"name": "gaussian_blur", "sigma": 0.0},
+    "blur_1": {"name": "gaussian_blur", "sigma": 1.0},
+    "blur_2": {"name": "gaussian_blur", "sigma": 2.0, "kernel_size": 5},
+    "median_2": {"name": "median_filter", "times": 2, "kernel_size": 3},
+    "reversed": {"name": "reverse_colors", "mean": [0.3, 0.3, 0.3]},
+}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_sweep_of_variants_equals_a_plain_loop_and_decodes_each_image_once(
+    data_dir, in_memory, monkeypatch
+):
+    read = []
+    original = sources.Split.__getitem__
+
+    def counting(self, index):
+        read.append(index)
+        return original(self, index)
+
+    config = tiny.config(data_dir, dataset__in_memory=str(in_memory)).dataset
+    with pipeline.evaluation_batches(config, "test[:30]", batch_size=30, mesh=mesh(1)) as batches:
+        (batch,) = batches
+    monkeypatch.setattr(sources.Split, "__getitem__", counting)
+    sweep = VARIANTS | {
+        f"level_{level}": {"name": "gaussian_blur", "sigma": level / 4} for level in range(21)
+    }
+    found = evaluate.evaluate(
+        classifier(),
+        config,
+        "test[:30]",
+        batch_size=16,
+        mesh=mesh(8),
+        key=KEY,
+        variants=sweep,
+        attacks_by_name=ATTACKS,
+        each=True,
+    )
+    # The first image also says what the pictures are like, and pads the last batch.
+    assert sorted(set(read)) == list(range(30))
+    assert len(read) <= 30 + 2
+    assert list(found["variants"]) == list(sweep)
+    for name, variant in VARIANTS.items():
+        options = {key: value for key, value in variant.items() if key != "name"}
+        images = filters.get(variant["name"])(batch["image"] / 255.0, **options)
+        right = np.asarray(classifier()(images)).argmax(1) == batch["label"]
+        assert found["variants"][name]["top1"] == right.sum(), name
+        assert found["variants"][name]["n"] == 30
+        assert found["variants"][name]["right"] == "".join(map(str, right.astype(int)))
+    assert found["variants"]["blur_0"]["top1"] == found["top1"]
+    assert found["variants"]["blur_0"]["right"] == found["right"]
+    assert [text.count("1") for text in found["right_under_attack"]] == found["robust"]
+    assert {len(text) for text in found["right_under_attack"]} == {30}
 
 
 def test_zero_epsilon_is_the_clean_accuracy(data_dir):

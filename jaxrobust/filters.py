@@ -1,0 +1,322 @@
+"""Filters that take something away from an image: spatial detail, texture, its natural colours.
+
+Every filter is `filter(images, *, options)` and returns images. It is written for one image and
+takes one or many (`jaxrobust.batching`); borders and kernels are those of OpenCV.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxrobust import named
+from jaxrobust.batching import check_count, is_concrete, per_image
+
+# Below this many pixels a Gaussian is 1 at its centre and 0 elsewhere, in float64 as well.
+_SMALLEST_SIGMA = 0.01
+
+
+def _check_kernel_size(kernel_size: Any) -> None:
+    check_count("kernel_size", kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
+
+
+def _check_number(name: str, value: Any) -> np.dtype:
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if not jnp.issubdtype(dtype, np.number):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if np.shape(value) != ():
+        raise ValueError(f"{name} must be one number, got shape {np.shape(value)}.")
+    return dtype
+
+
+def _check_gaussian_blur(*, sigma, kernel_size):
+    _check_kernel_size(kernel_size)
+    _check_number("sigma", sigma)
+    if is_concrete(sigma) and not 0 <= float(sigma) < float("inf"):
+        raise ValueError(f"sigma must be a finite number of at least 0, got {float(sigma):g}.")
+
+
+def _check_median_filter(*, kernel_size, times):
+    _check_kernel_size(kernel_size)
+    dtype = _check_number("times", times)
+    if is_concrete(times):
+        check_count("times", np.asarray(times).item(), least=0)
+    elif not jnp.issubdtype(dtype, np.integer):
+        raise TypeError(f"times must be a whole number, got dtype {dtype}.")
+
+
+def _check_reverse_colors(*, mean):
+    if is_concrete(mean):
+        values = np.asarray(mean)
+        if not jnp.issubdtype(values.dtype, np.number):
+            raise TypeError(f"mean must be numbers, one a channel, got {mean!r}.")
+        if not np.all((values >= 0) & (values <= 1)):
+            raise ValueError(f"mean must lie in [0, 1], got {values.tolist()}.")
+
+
+def _rows(image: jax.Array) -> jax.Array:
+    """(h, w, c) as (h, w c): XLA vectorises the last axis, and channels are few."""
+    return image.reshape(image.shape[0], -1)
+
+
+def _padded(rows: jax.Array, axis: int, step: int, radius: int, mode: str) -> jax.Array:
+    """Rows with `radius` more pixels, each `step` long, at both ends of an axis."""
+    size = rows.shape[axis] // step
+    order = np.pad(np.arange(size), radius, mode=mode)  # type: ignore[call-overload]
+    before, after = (
+        [lax.slice_in_dim(rows, i * step, (i + 1) * step, axis=axis) for i in outside]
+        for outside in (order[:radius], order[radius + size :])
+    )
+    # One array in memory: else XLA cuts every shift out of a copy of its own.
+    return lax.optimization_barrier(jnp.concatenate([*before, rows, *after], axis))
+
+
+def _shifts(padded: jax.Array, axis: int, step: int, count: int) -> list[jax.Array]:
+    """What lies at each of `count` neighbouring positions of the window along an axis."""
+    length = padded.shape[axis] - (count - 1) * step
+    return [lax.slice_in_dim(padded, i * step, i * step + length, axis=axis) for i in range(count)]
+
+
+@per_image(static=("kernel_size",), check=_check_gaussian_blur)
+def gaussian_blur(image: jax.Array, *, sigma: float, kernel_size: int = 7) -> jax.Array:
+    """Blur with a Gaussian, as `cv2.GaussianBlur` does with its default border (reflect 101).
+
+    The kernel is exp(-x² / 2 sigma²) at whole pixels, cut off at `kernel_size` and normalised to
+    sum 1. Unlike OpenCV, for which a sigma of 0 stands for one guessed from the kernel's size, 0 is
+    exactly the identity.
+
+    Args:
+      images: (h, w, c) or (n, h, w, c) floats in [0, 1], of any size.
+      sigma: standard deviation in pixels, at least 0. Traced: a sweep compiles once.
+      kernel_size: pixels along each side of the kernel, odd.
+
+    Returns:
+      Images of the same shape.
+
+    Raises:
+      TypeError, ValueError: for images or options out of their range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> dot = jnp.zeros((1, 5, 1)).at[0, 2, 0].set(1.0)
+      >>> [f"{value:.3f}" for value in gaussian_blur(dot, sigma=0.5, kernel_size=3).ravel()]
+      ['0.000', '0.107', '0.787', '0.107', '0.000']
+    """
+    radius = kernel_size // 2
+    offsets = jnp.arange(-radius, radius + 1, dtype=image.dtype)
+    kernel = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, _SMALLEST_SIGMA)))
+    kernel = (kernel / kernel.sum()).astype(image.dtype)
+    rows = blurred = _rows(image)
+    for axis, step in ((0, 1), (1, image.shape[-1])):
+        shifts = _shifts(_padded(blurred, axis, step, radius, "reflect"), axis, step, kernel_size)
+        blurred = functools.reduce(jnp.add, map(jnp.multiply, kernel, shifts))
+    return jnp.where(sigma == 0, rows, blurred).reshape(image.shape)
+
+
+def _merge(low: Sequence[jax.Array], high: Sequence[jax.Array]) -> list[jax.Array]:
+    """Two sorted lists of arrays as one, elementwise: Batcher's odd-even merge."""
+    if not low or not high:
+        return [*low, *high]
+    if len(low) == len(high) == 1:
+        return [jnp.minimum(low[0], high[0]), jnp.maximum(low[0], high[0])]
+    first, *even = _merge(low[::2], high[::2])
+    odd = _merge(low[1::2], high[1::2])
+    merged = [first]
+    for a, b in zip(even, odd, strict=False):
+        merged += [jnp.minimum(a, b), jnp.maximum(a, b)]
+    common = min(len(even), len(odd))
+    return [*merged, *even[common:], *odd[common:]]
+
+
+def _sort(values: Sequence[jax.Array]) -> list[jax.Array]:
+    if len(values) < 2:
+        return list(values)
+    half = len(values) // 2
+    return _merge(_sort(values[:half]), _sort(values[half:]))
+
+
+def _median(columns: Sequence[Sequence[jax.Array]]) -> jax.Array:
+    """The elementwise median of an odd number of arrays, given in sorted columns.
+
+    Columns are merged two by two, and after each merge what can no longer be the median is
+    forgotten. What only the forgotten ones needed, XLA removes from the program: of 25 values 188
+    minima and maxima are left (a table of the best network known has 174, and is not faster).
+    """
+    total = sum(map(len, columns))
+    rank = total // 2
+    # Of each part the sorted candidates, the rank in the part of the first, and the part's size.
+    parts = [(list(column), 0, len(column)) for column in columns]
+    while len(parts) > 2:
+        merged = []
+        for (low, skip_low, size_low), (high, skip_high, size_high) in zip(
+            parts[::2], parts[1::2], strict=False
+        ):
+            size, skip = size_low + size_high, skip_low + skip_high
+            start = max(skip, rank - (total - size))
+            kept = _merge(low, high)[start - skip : min(size - 1, rank) + 1 - skip]
+            merged.append((kept, start, size))
+        parts = merged + parts[len(parts) // 2 * 2 :]
+    (low, skip_low, _), (high, skip_high, _) = parts
+    # The smallest bound on as many values as the median has at or below it, from both lists.
+    count = rank + 1 - skip_low - skip_high
+    bounds = []
+    for i in range(max(0, count - len(high)), min(len(low), count) + 1):
+        last = [*low[i - 1 : i], *high[count - i - 1 : count - i]] if i else [high[count - 1]]
+        bounds.append(functools.reduce(jnp.maximum, last))
+    return functools.reduce(jnp.minimum, bounds)
+
+
+def _columns(rows: jax.Array, kernel_size: int, channels: int) -> list[list[jax.Array]]:
+    """For each column of the window and each row in it, the pixels of all windows there."""
+    padded = _padded(rows, 1, channels, kernel_size // 2, "edge")
+    padded = _padded(padded, 0, 1, kernel_size // 2, "edge")
+    columns = _shifts(padded, 1, channels, kernel_size)
+    return [_shifts(column, 0, 1, kernel_size) for column in columns]
+
+
+def _median_once(rows: jax.Array, kernel_size: int, channels: int) -> jax.Array:
+    return _median([_sort(column) for column in _columns(rows, kernel_size, channels)])
+
+
+def _ordered(bits: jax.Array) -> jax.Array:
+    """Integers in the order of the floats of these bits; its own inverse."""
+    return bits ^ ((bits >> (bits.dtype.itemsize * 8 - 1)) & jnp.iinfo(bits.dtype).max)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _median_times(kernel_size: int, image: jax.Array, times: jax.Array) -> jax.Array:
+    # As integers: their minimum is one instruction, that of floats has to see to NaN (on CPU, four
+    # times slower).
+    integer = jnp.int64 if image.dtype == jnp.float64 else jnp.int32
+    rows = _ordered(lax.bitcast_convert_type(_rows(image), integer))
+    rows = lax.fori_loop(
+        0, times, lambda _, rows: _median_once(rows, kernel_size, image.shape[-1]), rows
+    )
+    return lax.bitcast_convert_type(_ordered(rows), image.dtype).reshape(image.shape)
+
+
+def _median_times_forward(kernel_size, image, times):
+    return _median_times(kernel_size, image, times), (image, times)
+
+
+def _median_times_backward(kernel_size, residuals, gradient):
+    image, times = residuals
+
+    def back(i, gradient):
+        # Computed again each time: how many there are is not known when the program is compiled.
+        before = _median_times(kernel_size, image, times - 1 - i)
+        after = _rows(_median_times(kernel_size, before, 1))
+        columns, spread = jax.vjp(
+            lambda rows: _columns(rows, kernel_size, image.shape[-1]), _rows(before)
+        )
+        # The pixels of a window that equal its median share the gradient.
+        chosen = jax.tree.map(lambda pixels: (pixels == after).astype(image.dtype), columns)
+        share = gradient / jnp.maximum(jax.tree.reduce(jnp.add, chosen), 1)
+        return spread(jax.tree.map(lambda hit: hit * share, chosen))[0]
+
+    gradient = lax.fori_loop(0, times, back, _rows(gradient)).reshape(image.shape)
+    return gradient, np.zeros(np.shape(times), jax.dtypes.float0)
+
+
+_median_times.defvjp(_median_times_forward, _median_times_backward)
+
+
+@per_image(static=("kernel_size",), check=_check_median_filter)
+def median_filter(image: jax.Array, *, kernel_size: int = 5, times: int = 1) -> jax.Array:
+    """Replace each pixel by the median of the square around it, each channel apart.
+
+    Equal to `cv2.medianBlur` on float32 pictures, to the last bit: at the border the outermost
+    pixels are repeated. A NaN counts as larger than every number (smaller when its sign is set), so
+    it shows only where most of a window is NaN. The gradient goes to the pixels that are their
+    window's median; it exists in reverse mode (`jax.grad`, `jax.vjp`) alone.
+
+    On CPU, a `batch_size` of about 400,000 values (2 images of 224 x 224 x 3) is fastest: what is
+    being filtered then stays in the cache.
+
+    Args:
+      images: (h, w, c) or (n, h, w, c) floats in [0, 1], of any size.
+      kernel_size: pixels along each side of the square, odd. The work grows with its square and
+        more; 3, 5 and 7 are fast, two digits take long to compile.
+      times: how many times the filter is applied, at least 0. Traced: a sweep compiles once.
+
+    Returns:
+      Images of the same shape; with `times=0` the images themselves.
+
+    Raises:
+      TypeError, ValueError: for images or options out of their range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> line = jnp.array([0.0, 0.0, 1.0, 0.0, 1.0, 1.0]).reshape(1, 6, 1)
+      >>> median_filter(line, kernel_size=3).ravel().tolist()
+      [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    """
+    if kernel_size == 1:
+        return image
+    return _median_times(kernel_size, image, times)
+
+
+@per_image(check=_check_reverse_colors)
+def reverse_colors(image: jax.Array, *, mean: Sequence[float] = (0.485, 0.456, 0.406)) -> jax.Array:
+    """Mirror the pixel values about the mean, 2 mean - x, and clip them to [0, 1] (Table 2).
+
+    Args:
+      images: (h, w, c) or (n, h, w, c) floats in [0, 1].
+      mean: one value a channel (or one for all), in [0, 1]; by default ImageNet's. Traced.
+
+    Returns:
+      Images of the same shape.
+
+    Raises:
+      TypeError, ValueError: for images or a mean out of their range, or of other channels.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> reverse_colors(jnp.array([[[0.25, 0.5, 1.0]]]), mean=(0.5, 0.5, 0.25)).tolist()
+      [[[0.75, 0.5, 0.0]]]
+    """
+    center = jnp.asarray(mean, image.dtype)
+    if center.shape not in ((), image.shape[-1:]):
+        raise ValueError(
+            f"mean must be one value for each of the images' {image.shape[-1]} channels, "
+            f"got shape {center.shape}."
+        )
+    return jnp.clip(2 * center - image, 0, 1)
+
+
+FILTERS = {
+    "gaussian_blur": gaussian_blur,
+    "median_filter": median_filter,
+    "reverse_colors": reverse_colors,
+}
+_CHECKS: dict[str, Callable[..., None]] = {
+    "gaussian_blur": _check_gaussian_blur,
+    "median_filter": _check_median_filter,
+    "reverse_colors": _check_reverse_colors,
+}
+
+
+def get(name: str) -> Callable:
+    """The filter of that name, as configs give it.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    return named.get("filter", FILTERS, name)
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raise now what `get(name)(images, **options)` would raise about its options.
+
+    Raises:
+      TypeError, ValueError: for an unknown filter or option, a missing one, or a value out of its
+        range.
+    """
+    complete = named.complete(name, get(name), options)
+    _CHECKS[name](**complete)
