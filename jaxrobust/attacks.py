@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import named, norms
-from jaxrobust.batching import check_count, is_concrete, per_image
+from jaxrobust.batching import check_count, check_number, per_image
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -44,11 +44,9 @@ def _resolve_loss(loss: str | Callable) -> Callable:
 def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restarts=1, **_):
     norms.get(norm)
     _resolve_loss(loss)
-    for name, value, least in (("epsilon", epsilon, 0), ("step_size", step_size, 0)):
-        if value is not None and is_concrete(value):
-            value = float(value)
-            if not least <= value < float("inf"):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value:g}.")
+    check_number("epsilon", epsilon)
+    if step_size is not None:
+        check_number("step_size", step_size)
     for name, value in (("steps", steps), ("restarts", restarts)):
         check_count(name, value)
     if random_start and key is None:

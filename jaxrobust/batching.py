@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,10 +32,79 @@ def is_concrete(value: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
-def as_pytree(classifier: Callable) -> Callable:
-    """The classifier as a callable pytree; a plain Python function is held as static.
+class ArrayPytree:
+    """Base of the callable pytrees whose leaves are all arrays: they go through jit as they are."""
 
-    What such a function closes over is fixed when it is first traced, as for `jax.jit`.
+
+class Static:
+    """A value that is part of the program; unlike in Python, 1, 1.0 and True are three values."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: Any) -> bool:
+        return type(self.value) is type(other.value) and self.value == other.value
+
+    def __hash__(self) -> int:
+        try:
+            return hash((type(self.value), self.value))
+        except TypeError as error:
+            raise TypeError(
+                f"what is no array is part of the program and must be hashable, got {self.value!r}."
+            ) from error
+
+
+def split_arrays(tree: Any) -> tuple[list, tuple]:
+    """The arrays of a pytree, which are traced, and the rest of it, which is static."""
+    leaves, structure = jax.tree.flatten(tree)
+    arrays, static = [], []
+    for leaf in leaves:
+        is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+        static.append(None if is_array else Static(leaf))
+        if is_array:
+            arrays.append(leaf)
+        else:
+            hash(static[-1])  # raises now, in a sentence
+    return arrays, (structure, tuple(static))
+
+
+def join_arrays(arrays: Any, rest: tuple) -> Any:
+    """The pytree that `split_arrays` took apart."""
+    structure, static = rest
+    remaining = iter(arrays)
+    return structure.unflatten([next(remaining) if leaf is None else leaf.value for leaf in static])
+
+
+@flax.struct.dataclass(eq=False)
+class Callee(ArrayPytree):
+    """Any callable pytree, its arrays as leaves; put together anew wherever it is called.
+
+    So it belongs to the trace in which it is called, which NNX modules insist on, and its flags and
+    functions need not be arrays.
+    """
+
+    arrays: list
+    rest: tuple = flax.struct.field(pytree_node=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return join_arrays(self.arrays, self.rest)(*args, **kwargs)
+
+    @property
+    def kind(self) -> str:
+        """What the callable is, for a sentence."""
+        return type(join_arrays(self.arrays, self.rest)).__name__
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("arrays", "rest"):
+            raise AttributeError(name)
+        return getattr(join_arrays(self.arrays, self.rest), name)
+
+
+def as_pytree(classifier: Callable) -> Callable:
+    """The classifier as a callable pytree of arrays; all else of it is static.
+
+    A plain Python function is static altogether: what it closes over is fixed when it is first
+    traced, as for `jax.jit`.
 
     Raises:
       TypeError: when it cannot be called.
@@ -44,9 +114,26 @@ def as_pytree(classifier: Callable) -> Callable:
             "classifier must be a function of one image that returns logits, "
             f"got a {type(classifier).__name__}."
         )
-    if jax.tree_util.all_leaves([classifier]):
-        return jax.tree_util.Partial(classifier)
-    return classifier
+    if isinstance(classifier, ArrayPytree):
+        return classifier
+    return Callee(*split_arrays(classifier))
+
+
+def check_number(name: str, value: Any, least: float = 0.0) -> None:
+    """Raise unless an option is one finite number of at least `least`, or traced.
+
+    Raises:
+      TypeError: when it is no number.
+      ValueError: when it is out of range.
+    """
+    if not is_concrete(value):
+        return
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}.") from None
+    if not least <= number < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {number:g}.")
 
 
 @jax.jit
@@ -57,13 +144,13 @@ def _logits(classifier, image):
     )
 
 
-def num_classes(classifier: Callable, image_shape: tuple[int, ...]) -> int:
+def num_classes(classifier: Callable, image_shape: tuple[int, ...], dtype: Any = None) -> int:
     """How many logits the classifier gives for one image of this shape; traced once, never run.
 
     Raises:
       ValueError: when one image does not give a vector of logits.
     """
-    image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
+    image = jax.ShapeDtypeStruct(tuple(image_shape), dtype or jnp.float32)
     try:
         logits = _logits.eval_shape(as_pytree(classifier), image)
     except Exception as error:
@@ -299,7 +386,12 @@ def per_image(
             return method(**arguments, **mapped, **traced, **options)
 
         if mapped["image"].ndim == 3:
-            return one(classifier, traced, mapped)
+            # A batch of one: the axis over the images is there for whoever asks for it.
+            single = jax.tree.map(lambda leaf: leaf[None], mapped)
+            result = map_in_chunks(
+                lambda part: one(classifier, traced, part), single, None, BATCH_AXIS
+            )
+            return jax.tree.map(lambda leaf: leaf[0], result)
         if mapped.get("key") is not None and mapped["key"].ndim == 0:
             mapped |= {"key": jax.random.split(mapped["key"], mapped["image"].shape[0])}
 
@@ -341,7 +433,7 @@ def per_image(
         if "key" in parameters:
             mapped["key"] = check_key(options.pop("key"), count)
         if "label" in parameters:
-            classes = num_classes(classifier, images.shape[-3:])
+            classes = num_classes(classifier, images.shape[-3:], images.dtype)
             mapped["label"] = check_labels(options.pop("labels"), count, classes)
         if "saliency_map" in parameters:
             mapped["saliency_map"] = check_maps(options.pop("saliency_maps"), images.shape)

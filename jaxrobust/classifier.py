@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.batching import ArrayPytree, Callee
+
 # Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
 # ("conv 9", "conv 49") does not count them.
 SHORTCUT = "downsample"
@@ -26,8 +28,8 @@ def _init(model, key, image_shape):
     return model.init(key, jnp.zeros((1, *image_shape)), train=False)
 
 
-@flax.struct.dataclass
-class Classifier:
+@flax.struct.dataclass(eq=False)
+class Classifier(ArrayPytree):
     """A Linen model and its variables as a callable pytree.
 
     The model is static, the variables are leaves: the classifier goes through `jit`, `vmap` and
@@ -183,14 +185,15 @@ def mean_pixel(classifier: Any) -> tuple[float, ...]:
     mean = getattr(classifier, "mean", None)
     if isinstance(mean, tuple | list) and all(isinstance(value, int | float) for value in mean):
         return tuple(mean)
+    kind = classifier.kind if isinstance(classifier, Callee) else type(classifier).__name__
     raise ValueError(
-        f"baseline must be given: the mean image of a {type(classifier).__name__} is known only if "
+        f"baseline must be given: the mean image of a {kind} is known only if "
         "it is a Classifier whose model has `mean`, or from as_classifier(…, mean=…, std=…)."
     )
 
 
-@flax.struct.dataclass
-class FunctionClassifier:
+@flax.struct.dataclass(eq=False)
+class FunctionClassifier(ArrayPytree):
     """What `as_classifier` returns: a function and its variables as a callable pytree."""
 
     apply: Callable = flax.struct.field(pytree_node=False)

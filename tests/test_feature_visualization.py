@@ -505,7 +505,7 @@ BAD_INPUT = {
     "parameterization class": (dict(parameterization=Pixel), TypeError, "methods init and image"),
     "transformation": (dict(transformations=(3,)), TypeError, "sequence of functions of"),
     "transformation alone": (dict(transformations=Jitter), TypeError, "sequence of functions of"),
-    "no key": (dict(key=None), TypeError, "key must be a jax.random.key"),
+    "no key": (dict(key=None), ValueError, "key must be given"),
     "keys": (
         dict(key=jax.random.split(KEY, 3), channels=[0, 1]),
         ValueError,

@@ -296,6 +296,57 @@ def test_arguments_that_are_no_arrays_stay_python():
         guided(fn)(x, 1, flag=False)
 
 
+def test_one_and_true_are_two_programs():
+    def fn(x, flag):
+        return jax.nn.relu(x) * (2 if flag is True else 3)
+
+    assert guided(fn)(jnp.array(1.0), 1) == 3
+    assert guided(fn)(jnp.array(1.0), True) == 2
+    with pytest.raises(TypeError, match=r"must be hashable, got \{5\}"):
+        guided(fn)(jnp.array(1.0), {5})
+
+
+def test_a_function_called_twice_counts_twice():
+    block = jax.jit(lambda x: jax.nn.relu(x) + jax.nn.relu(x - 1))
+    assert count_relus(lambda x: block(block(x)), jnp.ones(3)) == 4
+
+
+def test_zeros_that_are_constants_of_the_program():
+    def fn(x):
+        return (jnp.maximum(x, np.zeros(3, np.float32)) * jnp.array([1.0, -1.0, 1.0])).sum()
+
+    gradient = jax.grad(guided(fn, maximum_as_relu=True))(jnp.array([1.0, 1.0, -1.0]))
+    assert gradient.tolist() == [1, 0, 0]
+
+
+def test_a_gradient_is_not_taken_for_the_function():
+    with pytest.warns(UserWarning, match="apply guided to the function itself"):
+        guided(jax.grad(nested(jax.nn.relu)))(POINTS[0])
+
+
+def test_relus_inside_shard_map():
+    mesh = jax.make_mesh((5,), ("data",), (jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("data")
+
+    def fn(check):
+        sharded = jax.shard_map(
+            jax.nn.relu, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=check
+        )
+        return lambda x: -sharded(x).sum()
+
+    assert not np.any(jax.grad(guided(fn(False)))(POINTS))
+    with pytest.raises(ValueError, match="only with check_vma=False"):
+        guided(fn(True))(POINTS)
+
+
+def test_what_the_function_says_of_itself_is_passed_on():
+    model = models.create("resnet8_small", num_classes=3, width=4)
+    classifier = guided(Classifier(model, drawn_variables(model, (16, 16, 3))))
+    assert classifier.mean == model.mean
+    assert len(classifier.conv_layers((16, 16, 3))) == 7
+    assert not hasattr(classifier, "median")
+
+
 def test_guided_twice_is_guided_once():
     fn = nested(jax.nn.relu)
     twice = guided(guided(fn))
@@ -314,3 +365,5 @@ def test_inside_shard_map():
 def test_not_callable():
     with pytest.raises(TypeError, match="must be a function"):
         guided(3)
+    with pytest.raises(TypeError, match="True or False, got 1"):
+        guided(jax.nn.relu, maximum_as_relu=1)

@@ -3,11 +3,13 @@ import subprocess
 import sys
 
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxrobust import plots
+from jaxrobust.plots.bars import bars
 
 RNG = np.random.default_rng(0)
 
@@ -73,9 +75,11 @@ def test_to_picture_by_hand():
         assert plots.to_picture(spikes, deviations=deviations)[2, 3, 1] == pytest.approx(shown)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, -7.0])
-def test_a_constant_map_is_grey(value):
-    np.testing.assert_array_equal(plots.to_picture(np.full((5, 7, 3), value, np.float32)), 0.5)
+@pytest.mark.parametrize(("value", "grey"), [(0.0, 0.5), (0.1, 2 / 3), (-7.0, 1 / 3)])
+def test_a_constant_map_has_the_grey_of_its_sign(value, grey):
+    """Its deviation about 0 is its own size, a third of what is white."""
+    picture = plots.to_picture(np.full((5, 7, 3), value, np.float32))
+    np.testing.assert_allclose(picture, grey, rtol=1e-6)
 
 
 def test_each_map_has_its_own_scale():
@@ -362,6 +366,28 @@ BAD_GRIDS = {
         lambda: plots.curves([0], {"p": {"STD": [1]}}, dashed={"q": {"a": [1]}}, **LABELS),
         "dashed must have the panels of series, got 'q'",
     ),
+    "filled between": (
+        lambda: plots.curves(
+            [0],
+            {"p": {"STD": [1], "ADV": [2]}, "q": {"STD": [1]}},
+            filled_between=("STD", "ADV"),
+            **LABELS,
+        ),
+        "filled_between must name two lines of the panel 'q', got 'ADV'",
+    ),
+    "x of panels": (
+        lambda: plots.curves({"p": [0]}, {"p": {"STD": [1]}, "q": {"STD": [1]}}, **LABELS),
+        "x must have the panels of series, p, q, got p",
+    ),
+    "no bars": (lambda: bars({"p": {}}, y_label="y"), "each hold at least one bar, got none"),
+    "bar nan": (
+        lambda: bars({"p": {"g": {"STD": (1.0, np.nan)}}}, y_label="y"),
+        "bars must be finite, got 1.0 and the spread nan",
+    ),
+    "pale": (
+        lambda: bars({"p": {"g": {"STD": (1.0, None)}}}, y_label="y", pale=["q"]),
+        "pale must name panels, p, got 'q'",
+    ),
 }
 PICTURE = np.ones((8, 8, 3))
 LABELS = dict(x_label="x", y_label="y")
@@ -467,6 +493,104 @@ def test_panels_are_inside_and_apart():
         assert len(figure.legends[0].get_texts()) == 3
 
 
+def test_the_area_between_two_lines_has_the_colour_of_the_upper_one():
+    # They cross at 1.5, in the middle between two points.
+    first, second = np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[1.0, 2.0, 3.0, 4.0]])
+    figure = plots.curves(
+        np.arange(4),
+        {"STD": first, "ADV": second, "other": first + 9},
+        filled_between=("STD", "ADV"),
+        **LABELS,
+    )
+    (axes,) = figure.axes
+    expected = (
+        (plots.STD_COLOR, {(0, 4), (1, 3), (1.5, 2.5), (1, 2), (0, 1)}),
+        (plots.ADV_COLOR, {(3, 4), (2, 3), (1.5, 2.5), (2, 2), (3, 1)}),
+    )
+    for area, (color, corners) in zip(axes.collections, expected, strict=True):
+        assert matplotlib.colors.to_hex(area.get_facecolor()[0]).upper() == color
+        (path,) = area.get_paths()
+        assert {tuple(corner) for corner in path.vertices.tolist()} == corners
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "STD",
+        "ADV",
+        "other",
+        "STD above ADV",
+        "ADV above STD",
+    ]
+
+
+def test_panels_may_have_positions_of_their_own():
+    series = {
+        "blur": {"STD": np.arange(5.0), "ADV": np.ones((2, 5))},
+        "median": {"STD": np.arange(3.0), "ADV": np.ones((2, 3))},
+    }
+    x = {"median": [0, 2, 4], "blur": np.arange(5) / 2}
+    figure = plots.curves(
+        x,
+        series,
+        x_label={"blur": "pixels", "median": "times"},
+        y_label="%",
+        filled_between=("STD", "ADV"),
+    )
+    figure.canvas.draw()
+    assert [axes.get_title() for axes in figure.axes] == ["blur", "median"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["pixels", "times"]
+    for axes, name in zip(figure.axes, series, strict=True):
+        for line in axes.lines:
+            np.testing.assert_allclose(line.get_xdata(), x[name])
+    parts = [axes.get_tightbbox() for axes in figure.axes]
+    parts.append(figure.legends[0].get_window_extent())
+    for one, other in itertools.combinations(parts, 2):
+        assert not overlap(one, other)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_bars_say_their_numbers(count, tmp_path):
+    group = {"STD": (100.0, 0.04), "ADV": (85.6, 5.5)}
+    ours = dict.fromkeys(("Standard", "Reversed", "Cue conflict", "Stylized"), group)
+    panels = {f"{LONG} {number}": ours for number in range(count)}
+    panels["theirs"] = {"Standard": {"ADV": (7.0, None)}}
+    figure = bars(
+        panels,
+        y_label="%",
+        pale=["theirs"],
+        title=LONG,
+        note=LONG + " " + LONG,
+        path=tmp_path / "b.png",
+    )
+    figure.canvas.draw()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title().replace("\n", " ") for axes in shown] == list(panels)
+    for axes in shown[:-1]:
+        assert [text.get_text() for text in axes.texts] == ["100.0", "85.6"] * 4
+        heights = [bar.get_height() for bar in axes.patches]
+        assert heights == [100.0, 85.6] * 4
+        bounds = [lines.get_segments()[0][:, 1] for lines in axes.collections]
+        np.testing.assert_allclose(bounds, [[99.96, 100.04], [80.1, 91.1]] * 4)
+        assert matplotlib.colors.to_hex(axes.patches[1].get_facecolor()).upper() == plots.ADV_COLOR
+    (pale,) = shown[-1].patches
+    assert pale.get_facecolor()[3] < 1 == shown[0].patches[0].get_facecolor()[3]
+    assert not shown[-1].collections
+    # Nothing is outside, nothing lies on anything else.
+    numbers = [text.get_window_extent() for axes in shown for text in axes.texts]
+    for one, other in itertools.combinations(numbers, 2):
+        assert not overlap(one, other)
+    note = figure.texts[-1]
+    assert note.get_text().replace("\n", " ") == LONG + " " + LONG
+    parts = [axes.get_tightbbox() for axes in shown]
+    parts += [figure.legends[0].get_window_extent(), figure._suptitle.get_window_extent()]
+    parts.append(note.get_window_extent())
+    for part in parts:
+        assert part.x0 >= -1
+        assert part.y0 >= -1
+        assert part.x1 <= figure.bbox.width + 1
+        assert part.y1 <= figure.bbox.height + 1
+    for one, other in itertools.combinations(parts, 2):
+        assert not overlap(one, other)
+
+
 @pytest.mark.parametrize("names", [["a", "b", "c", "d"], ["layer4_0/conv2"] * 4])
 def test_positions_have_names(names):
     lines = {"STD": np.arange(4.0)}
@@ -521,8 +645,6 @@ def test_figures_need_no_display_and_show_themselves():
 
 
 def test_the_users_defaults_do_not_crop_or_blacken(tmp_path):
-    import matplotlib
-
     def draw(name):
         figure = plots.grid([[PICTURE / 2]], title="$5 of $_x", row_titles=["$\\frac$"])
         return saved(figure, tmp_path / name)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 import warnings
@@ -11,6 +12,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrobust import Classifier, as_classifier, models, saliency
+from jaxrobust.batching import BATCH_AXIS
 from jaxrobust.guided import guided
 from tests.tiny import TinyNetwork, drawn_variables
 
@@ -347,6 +349,74 @@ def test_every_method_works_on_every_kind_of_classifier(kind):
         assert np.any(maps != 0), name
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class WithFlags:
+    """As Equinox has its modules: functions and flags among the leaves."""
+
+    weights: jax.Array
+    activation: object = jax.nn.relu
+    scale: float = 0.0
+
+    def __call__(self, image):
+        features = self.activation(image - 0.5).mean((0, 1)) @ self.weights
+        return features if self.scale == 0.0 else features * self.scale
+
+
+class WithTransforms(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+        self.head = nnx.Linear(4, 5, rngs=rngs)
+
+    def __call__(self, image):
+        features = nnx.remat(lambda module, x: nnx.relu(module(x)))(self.first, image)
+        features = nnx.jit(lambda module, x: nnx.relu(module(x)))(self.second, features)
+        return self.head(features.mean((-3, -2)))
+
+
+@pytest.mark.parametrize("kind", [WithFlags, WithTransforms])
+def test_classifiers_that_are_more_than_arrays(kind):
+    network = kind() if kind is WithTransforms else kind(jnp.arange(15.0).reshape(3, 5) - 7)
+    definition = jax.tree.structure(network)
+    leaves = jax.tree.leaves(network)
+
+    def logit(image):
+        return jax.tree.unflatten(definition, leaves)(image)[2]
+
+    expected = jax.grad(logit)(PICTURES[0])
+    found = saliency.vanilla_gradient(network, PICTURES[0], 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    for method in (saliency.guided_backprop, saliency.grad_cam):
+        assert np.any(method(network, PICTURES[:2], CLASSES[:2]) != 0)
+
+
+def test_statistics_across_the_images_work_for_one_image():
+    def centered(image):
+        pixels = image.mean((0, 1))
+        return pixels + jax.lax.pmean(pixels, BATCH_AXIS)
+
+    maps = saliency.vanilla_gradient(centered, PICTURES[0], 1)
+    np.testing.assert_allclose(maps.sum((0, 1)), [0, 2, 0], rtol=1e-5)
+
+
+def test_double_precision():
+    with jax.enable_x64(True):
+        weights = np.random.default_rng(0).standard_normal((3, 3, 3, 4))
+
+        def classifier(weights, image):
+            convolved = jax.lax.conv_general_dilated(
+                image[None], weights, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            return jax.nn.relu(convolved).sum((0, 1, 2))
+
+        image = np.random.default_rng(1).uniform(size=(6, 6, 3))
+        classifier = jax.tree_util.Partial(classifier, weights)
+        for method in (saliency.vanilla_gradient, saliency.grad_cam):
+            assert method(classifier, image, 1).dtype == np.float64
+
+
 def test_guided_is_guided_backprop():
     np.testing.assert_array_equal(
         saliency.vanilla_gradient(guided(tiny()), PICTURES, CLASSES),
@@ -421,6 +491,83 @@ def test_a_residual_network_takes_the_end_of_its_last_block():
     np.testing.assert_allclose(by_position, by_name, rtol=1e-4, atol=1e-7)
 
 
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, features, _=None):
+        return nn.relu(nn.Conv(4, (3, 3), name="conv")(features)), None
+
+
+class Lifted(nn.Module):
+    """A stem and a block that is scanned three times or rematerialised."""
+
+    lift: str
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        features = nn.relu(nn.Conv(4, (3, 3), name="stem")(images - 0.5))
+        if self.lift == "scan":
+            lifted = nn.scan(
+                Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+            )
+        else:
+            lifted = nn.remat(Block)
+        features, _ = lifted(name="block")(features, None)
+        return nn.Dense(5)(features.mean((1, 2)))
+
+
+def test_relus_that_cannot_be_counted_are_not_passed_over():
+    def classifier(lift):
+        return Classifier(Lifted(lift), drawn_variables(Lifted(lift), (16, 16, 3)))
+
+    with pytest.raises(ValueError, match="1 ReLUs lie inside scan, cond or the like, 1 outside"):
+        saliency.grad_cam(classifier("scan"), PICTURES, CLASSES)
+    assert np.any(saliency.grad_cam(classifier("scan"), PICTURES, CLASSES, layer=0) != 0)
+    last, first = (
+        saliency.grad_cam(classifier("remat"), PICTURES, CLASSES, layer=n) for n in (-1, 0)
+    )
+    assert np.any(last != first)
+    with pytest.raises(ValueError, match=r"'block/conv' lies inside a lifted module \(nn.remat"):
+        saliency.grad_cam(classifier("remat"), PICTURES, CLASSES, layer="block/conv")
+
+
+class Repeated(nn.Module):
+    """One convolution called twice, and feature maps of a single pixel before the head."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        convolution = nn.Conv(3, (3, 3), name="conv")
+        features = nn.relu(convolution(nn.relu(convolution(images - 0.5))))
+        pooled = nn.relu(features.mean((1, 2), keepdims=True))
+        return nn.Dense(5)(pooled.reshape(len(images), -1))
+
+
+def test_a_repeated_layer_is_tapped_once_and_single_pixels_are_no_maps():
+    classifier = Classifier(Repeated(), drawn_variables(Repeated(), (16, 16, 3)))
+    positions = [saliency.grad_cam(classifier, PICTURES, CLASSES, layer=n) for n in (-2, -1)]
+    assert np.any(positions[0] != positions[1])
+    with pytest.raises(ValueError, match=r"layer 2 is out of range: .* 2 ReLUs"):
+        saliency.grad_cam(classifier, PICTURES, CLASSES, layer=2)
+    named = saliency.grad_cam(classifier, PICTURES, CLASSES, layer="conv")
+    convolved = classifier.activations(PICTURES, ["conv"])["conv"]
+
+    def logit(change, image, label):
+        calls = []
+
+        def add(call, args, kwargs, context):
+            output = call(*args, **kwargs)
+            if context.module.name == "conv":
+                calls.append(output)
+                return output + change if len(calls) == 1 else output
+            return output
+
+        with nn.intercept_methods(add):
+            return Repeated().apply(classifier.variables, image[None])[0, label]
+
+    gradients = jax.vmap(jax.grad(logit))(jnp.zeros_like(convolved), PICTURES, CLASSES)
+    expected = jnp.maximum((convolved * gradients.mean((1, 2), keepdims=True)).sum(-1), 0)
+    np.testing.assert_allclose(named[..., 0], expected, rtol=1e-4, atol=1e-7)
+
+
 # ---------------------------------------------------------------------------------- bad input
 
 
@@ -458,11 +605,14 @@ BAD_OPTIONS = [
     ("smoothgrad", dict(samples=2.5), ValueError, "samples .* got 2.5"),
     ("smoothgrad", dict(statistic="median"), ValueError, "statistic must be one of mean, "),
     ("smoothgrad", dict(method="vanilla"), TypeError, "method must be a function"),
+    ("smoothgrad", dict(method=lambda *_: 0.0), ValueError, r"the image's shape .* got \(\)"),
+    ("smoothgrad", dict(noise_level="high"), TypeError, "noise_level must be a number"),
     ("smoothgrad", dict(batch_size=0), ValueError, "batch_size .* got 0"),
     ("integrated_gradients", dict(steps=0), ValueError, "steps .* at least 1, got 0"),
     ("integrated_gradients", dict(rule="simpson"), ValueError, "rule must be one of left, "),
     ("integrated_gradients", dict(rule="trapezoid", steps=1), ValueError, "at least 2 for"),
     ("integrated_gradients", dict(multiply_by_input=1), TypeError, "True or False, got 1"),
+    ("integrated_gradients", dict(baseline="mean"), TypeError, "baseline must be None, a number"),
     ("integrated_gradients", dict(baseline=np.nan), ValueError, "baseline must be finite"),
     ("integrated_gradients", dict(baseline=np.zeros((8, 16, 16, 3))), ValueError, "baseline must"),
     ("integrated_gradients", dict(baseline=np.zeros(4)), ValueError, r"got shape \(4,\)"),
@@ -485,7 +635,7 @@ def test_what_cannot_be_known_of_a_classifier_is_said():
     def plain(image):
         return image.sum((0, 1))
 
-    with pytest.raises(ValueError, match=r"baseline must be given: .* of a Partial"):
+    with pytest.raises(ValueError, match="baseline must be given: the mean image of a function"):
         saliency.integrated_gradients(plain, PICTURES, CLASSES % 3)
     with pytest.raises(ValueError, match="of a FunctionClassifier is known only if"):
         saliency.integrated_gradients(

@@ -124,7 +124,7 @@ def maximize(
     channels, single = _check_channels(channels, _channel_count(classifier, layer, shape))
     keys = check_key(key, None if single else len(channels))
     if keys is None:
-        raise TypeError("key must be a jax.random.key, got None.")
+        raise ValueError("key must be given for the start, got None.")
     if single:
         keys = keys[None]
     elif keys.ndim == 0:
@@ -279,10 +279,10 @@ def _channel_count(classifier, layer, image_shape) -> int:
 
 def _check_channels(channels: Any, count: int) -> tuple[jax.Array, bool]:
     array = np.asarray(channels) if is_concrete(channels) else jnp.asarray(channels)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"channels must be integers, got {channels!r}.")
     if array.ndim > 1 or 0 in array.shape:
         raise ValueError(f"channels must be one channel or (n,) of them, got shape {array.shape}.")
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"channels must be integers, got {channels!r}.")
     if isinstance(array, np.ndarray) and (array.min() < 0 or array.max() >= count):
         wrong = array.min() if array.min() < 0 else array.max()
         raise ValueError(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import check_count, is_concrete
+from jaxrobust.batching import check_count, check_number, is_concrete
 from jaxrobust.feature_visualization import parameterizations
 from jaxrobust.feature_visualization.parameterizations import Fourier, Pixel
 from jaxrobust.feature_visualization.transformations import check as check_transformations
@@ -92,9 +92,7 @@ def complete_options(
     if is_concrete(complete["steps"]):
         check_count("steps", complete["steps"])
     for name in ("learning_rate", "weight_decay"):
-        value = complete[name]
-        if is_concrete(value) and not 0 <= float(value) < float("inf"):
-            raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+        check_number(name, complete[name])
     for name in ("objective", "parameterization", "transformations"):
         if not isinstance(complete[name], Hashable):
             raise TypeError(f"{name} must be hashable, got a {type(complete[name]).__name__}.")

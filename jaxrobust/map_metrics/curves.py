@@ -16,7 +16,7 @@ from jaxrobust.batching import check_count, map_in_chunks, per_image
 from jaxrobust.classifier import mean_pixel
 
 BASELINES = ("mean", "zeros", "blur")
-# RISE's blur: 11 taps, nearly a box.
+# After RISE, which blurs over 11 pixels with sigma 5 as well (its borders are others).
 _BLUR_RADIUS, _BLUR_SIGMA = 5, 5.0
 
 

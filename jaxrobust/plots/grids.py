@@ -285,7 +285,7 @@ class _Sheet:
             (x / width, 1 - (y + high) / height, wide / width, high / height)
         )
         interpolation = "nearest" if factor >= 1 else "antialiased"
-        axes.imshow(picture, interpolation=interpolation, aspect="auto")
+        axes.imshow(picture, interpolation=interpolation, aspect="auto", origin="upper")
         if frame:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(color=RULE_COLOR, linewidth=0.5)

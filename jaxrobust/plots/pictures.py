@@ -32,11 +32,11 @@ def to_picture(maps: Any, *, deviations: float = 3.0) -> np.ndarray:
 
     Args:
       maps: (…, h, w, 3) or (…, h, w, 1) floats of any sign and size.
-      deviations: a map is clipped at this many of its standard deviations (over its pixels and
-        channels), to either side of zero.
+      deviations: a map is clipped at this many of its standard deviations about 0 (over its pixels
+        and channels), to either side.
 
     Returns:
-      float32 of the same shape in [0, 1]; 0 becomes 0.5, and so does all of a constant map.
+      float32 of the same shape in [0, 1]; 0 becomes 0.5.
 
     Raises:
       TypeError, ValueError: for maps that are no floats, not finite or of another shape.
@@ -52,9 +52,9 @@ def to_picture(maps: Any, *, deviations: float = 3.0) -> np.ndarray:
     # Dividing by the peak first: gradients may be too small to be squared.
     peak = np.abs(maps).max(axes, keepdims=True)
     maps = maps / np.where(peak > 0, peak, 1.0)
-    limit = deviations * maps.std(axes, keepdims=True)
-    constant = np.ptp(maps, axes, keepdims=True) == 0
-    scaled = np.where(constant, 0.0, maps / np.where(constant, 1.0, limit))
+    # About 0, which is mid-grey, rather than about the mean: a map of one sign would be all white.
+    limit = deviations * np.sqrt(np.square(maps).mean(axes, keepdims=True))
+    scaled = maps / np.where(limit > 0, limit, 1.0)
     return (0.5 + 0.5 * np.clip(scaled, -1.0, 1.0)).astype(np.float32)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import check_count, is_concrete, per_image
+from jaxrobust.batching import check_count, check_number, is_concrete, per_image
 from jaxrobust.classifier import mean_pixel
 from jaxrobust.saliency.gradients import vanilla_gradient
 
@@ -53,10 +53,7 @@ def _weighted_sums(samples: Callable, weights: jax.Array, at_once: int) -> Any:
 def _check_smoothgrad(*, key, noise_level, samples, method, statistic):
     if key is None:
         raise ValueError("key must be given for the noise, got None.")
-    if is_concrete(noise_level) and not 0 <= float(noise_level) < float("inf"):
-        raise ValueError(
-            f"noise_level must be a finite number of at least 0, got {float(noise_level):g}."
-        )
+    check_number("noise_level", noise_level)
     check_count("samples", samples)
     _check_choice("statistic", statistic, STATISTICS)
     if not callable(method):
@@ -115,7 +112,13 @@ def smoothgrad(
 
     def noisy_map(sample):
         noise = jax.random.normal(jax.random.fold_in(key, sample), image.shape, image.dtype)
-        return method(classifier, image + deviation * noise, label)
+        found = method(classifier, image + deviation * noise, label)
+        if jnp.shape(found) != image.shape:
+            raise ValueError(
+                f"method must return a map of the image's shape {image.shape}, "
+                f"got {jnp.shape(found)}."
+            )
+        return found
 
     weights = jnp.full(samples, 1.0 / samples, image.dtype)
     if statistic == "mean":
@@ -154,6 +157,8 @@ def _check_integrated_gradients(*, baseline, steps, rule, multiply_by_input):
         raise ValueError(f"steps must be at least 2 for the rule trapezoid, got {steps}.")
     if not isinstance(multiply_by_input, bool):
         raise TypeError(f"multiply_by_input must be True or False, got {multiply_by_input!r}.")
+    if isinstance(baseline, str):
+        raise TypeError(f"baseline must be None, a number or an array, got {baseline!r}.")
     if baseline is not None and is_concrete(baseline) and not np.all(np.isfinite(baseline)):
         raise ValueError("baseline must be finite, got NaN or infinity.")
 

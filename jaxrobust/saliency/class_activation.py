@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jaxrobust.batching import per_image
 from jaxrobust.classifier import Classifier
-from jaxrobust.guided import guided, is_relu
+from jaxrobust.guided import guided, guided_relu
+from jaxrobust.relus import Exchange, is_relu
 
 # A function of (image, change) that returns the logits of the network whose feature maps went
 # through `change`, and the feature maps (before it).
@@ -105,10 +106,17 @@ def guided_grad_cam(
 
 def _grad_cam(classifier, image, label, layer):
     if isinstance(layer, str):
-        tapped = _at_module(classifier, layer, image.shape)
+        tapped = _at_module(classifier, layer, image)
     else:
-        tapped = _at_relu(classifier, layer, image.shape)
-    features = jax.eval_shape(lambda image: tapped(image, lambda value: value)[1], image)
+        tapped = _at_relu(classifier, layer, image)
+    try:
+        features = jax.eval_shape(lambda image: tapped(image, lambda value: value)[1] + 0, image)
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            f"layer {layer!r} lies inside a lifted module (nn.remat, nn.scan, nn.jit, …), out of "
+            "which its feature maps cannot be taken; name the lifted module, or give the position "
+            "of a ReLU."
+        ) from error
 
     def logit(change):
         logits, features = tapped(image, lambda value: value + change)
@@ -130,7 +138,7 @@ def _is_feature_maps(shape: tuple[int, ...]) -> bool:
     return len(shape) >= 3 and all(n == 1 for n in shape[:-3]) and min(shape[-3:-1]) > 1
 
 
-def _at_module(classifier: Any, layer: str, image_shape: tuple[int, ...]) -> _Tapped:
+def _at_module(classifier: Any, layer: str, image: jax.Array) -> _Tapped:
     """The network around the output of the Linen module of that path."""
     if not isinstance(classifier, Classifier):
         raise ValueError(
@@ -157,10 +165,7 @@ def _at_module(classifier: Any, layer: str, image_shape: tuple[int, ...]) -> _Ta
             logits = classifier.model.apply(classifier.variables, image[None], train=False)[0]
         return logits, found[0] if found else jnp.zeros(())
 
-    jax.eval_shape(
-        lambda image: tapped(image, lambda value: value)[0],
-        jax.ShapeDtypeStruct(image_shape, jnp.float32),
-    )
+    jax.eval_shape(lambda image: tapped(image, lambda value: value)[0], image)
     names = [name for name, shape in seen.items() if _is_feature_maps(shape)]
     if layer not in names:
         near = difflib.get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
@@ -171,12 +176,15 @@ def _at_module(classifier: Any, layer: str, image_shape: tuple[int, ...]) -> _Ta
     return tapped
 
 
-def _at_relu(classifier: Callable, position: int, image_shape: tuple[int, ...]) -> _Tapped:
+def _at_relu(classifier: Callable, position: int, image: jax.Array) -> _Tapped:
     """The network around one of its ReLUs, counted over those that give feature maps."""
+
+    # Those in scan, cond and the like cannot be told apart from outside.
+    hidden = Exchange(guided_relu)
 
     def run(image, visit):
         program = jax.make_jaxpr(lambda image: classifier(image))(image)
-        return _evaluate(program.jaxpr, program.consts, [image], visit)[0]
+        return _evaluate(program.jaxpr, program.consts, [image], visit, hidden)[0]
 
     found = []
 
@@ -185,8 +193,13 @@ def _at_relu(classifier: Callable, position: int, image_shape: tuple[int, ...]) 
             found.append(value.shape)
         return value
 
-    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     jax.eval_shape(lambda image: run(image, note), image)
+    if hidden.count and position < 0:
+        raise ValueError(
+            f"layer {position} cannot be counted from the end: {hidden.count} ReLUs lie inside "
+            f"scan, cond or the like, {len(found)} outside; give a position from 0, or name a "
+            "module of a Linen Classifier."
+        )
     if not -len(found) <= position < len(found):
         raise ValueError(
             f"layer {position} is out of range: the classifier has {len(found)} ReLUs that give "
@@ -210,8 +223,11 @@ def _at_relu(classifier: Callable, position: int, image_shape: tuple[int, ...]) 
     return tapped
 
 
-def _evaluate(jaxpr: jex.Jaxpr, consts: Any, args: list, visit: Callable) -> list:
-    """The values of a program whose ReLUs' results go through `visit`; called functions inlined."""
+def _evaluate(jaxpr: jex.Jaxpr, consts: Any, args: list, visit: Callable, hidden: Exchange) -> list:
+    """The values of a program whose ReLUs' results go through `visit`; called functions inlined.
+
+    `hidden` counts the ReLUs in equations that are not entered.
+    """
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def read(atom):
@@ -223,10 +239,11 @@ def _evaluate(jaxpr: jex.Jaxpr, consts: Any, args: list, visit: Callable) -> lis
             results = [visit(jax.nn.relu(*operands))]
         elif equation.primitive.name in ("jit", "pjit", "closed_call"):
             inner = equation.params["call_jaxpr" if "call_jaxpr" in equation.params else "jaxpr"]
-            results = _evaluate(inner.jaxpr, inner.consts, operands, visit)
+            results = _evaluate(inner.jaxpr, inner.consts, operands, visit, hidden)
         elif equation.primitive.name in ("remat2", "checkpoint"):
-            results = _evaluate(equation.params["jaxpr"], [], operands, visit)
+            results = _evaluate(equation.params["jaxpr"], [], operands, visit, hidden)
         else:
+            hidden.equation(equation)
             results = _bind(equation, operands)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
