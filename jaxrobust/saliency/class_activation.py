@@ -109,14 +109,7 @@ def _grad_cam(classifier, image, label, layer):
         tapped = _at_module(classifier, layer, image)
     else:
         tapped = _at_relu(classifier, layer, image)
-    try:
-        features = jax.eval_shape(lambda image: tapped(image, lambda value: value)[1] + 0, image)
-    except jax.errors.UnexpectedTracerError as error:
-        raise ValueError(
-            f"layer {layer!r} lies inside a lifted module (nn.remat, nn.scan, nn.jit, …), out of "
-            "which its feature maps cannot be taken; name the lifted module, or give the position "
-            "of a ReLU."
-        ) from error
+    features = jax.eval_shape(lambda image: tapped(image, lambda value: value)[1], image)
 
     def logit(change):
         logits, features = tapped(image, lambda value: value + change)
@@ -149,6 +142,7 @@ def _at_module(classifier: Any, layer: str, image: jax.Array) -> _Tapped:
 
     def tapped(image, change):
         found = []
+        outside = jex.get_opaque_trace_state(convention="flax")
 
         def tap(call, args, kwargs, context):
             output = call(*args, **kwargs)
@@ -156,6 +150,12 @@ def _at_module(classifier: Any, layer: str, image: jax.Array) -> _Tapped:
             if context.method_name == "__call__" and hasattr(output, "shape"):
                 seen.setdefault(path, output.shape)
                 if path == layer and _is_feature_maps(output.shape):
+                    if jex.get_opaque_trace_state(convention="flax") != outside:
+                        raise ValueError(
+                            f"layer {layer!r} lies inside a lifted module (nn.remat, nn.scan, "
+                            "nn.jit, …), out of which its feature maps cannot be taken; name the "
+                            "lifted module, or give the position of a ReLU."
+                        )
                     found.append(output)
                     return change(output) if len(found) == 1 else output
             return output
