@@ -19,6 +19,7 @@ _MODULES = (
     "norms",
     "plots",
     "saliency",
+    "stylization",
     "train",
 )
 

@@ -302,7 +302,7 @@ def _lifted_signature(parameters) -> inspect.Signature:
     return inspect.Signature([*lifted, batch_size])
 
 
-def _batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
+def batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
     """The mesh and the mesh axes that cut the images apart, when they lie on several devices."""
     if not is_concrete(images) or not isinstance(images.sharding, NamedSharding):
         return None
@@ -454,7 +454,7 @@ def per_image(
             fixed=fixed,
             chunk=chunk,
             sample_chunk=sample_chunk,
-            partition=_batch_partition(images),
+            partition=batch_partition(images),
         )
 
     lifted.__signature__ = signature  # type: ignore[attr-defined]

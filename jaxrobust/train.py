@@ -208,7 +208,7 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
         config.dataset, batch_size=config.batch_size, seed=seed, mesh=mesh
     )
     done = 0
-    with batches, _Interrupts() as interrupts:
+    with batches, Interrupts() as interrupts:
         restored = store.restore(state.variables, (state.step, state.optimizer))
         if restored is not None:
             done, variables, (step, optimizer), position = restored
@@ -310,7 +310,7 @@ class _Loop:
             self.progress.show(self.done, figures)
 
 
-class _Interrupts:
+class Interrupts:
     """Turns Ctrl-C, SIGTERM and a preemption notice into a question asked between two steps."""
 
     def __enter__(self):

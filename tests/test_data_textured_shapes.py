@@ -94,7 +94,7 @@ def test_textures_have_the_stated_amplitude_and_differ(size):
     rng = np.random.default_rng(0)
     spectra = []
     for index, name in enumerate(TEXTURES):
-        texture = textured_shapes._texture(index, size, rng)
+        texture = textured_shapes.texture_pattern(index, size, rng)
         assert set(np.unique(texture)) == ({0.0} if name == "plain" else {-1.0, 1.0})
         spectra.append(np.abs(np.fft.fft2(texture)))
     for i in range(10):

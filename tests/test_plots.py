@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from jaxrobust import plots
-from jaxrobust.plots.bars import bars
 
 RNG = np.random.default_rng(0)
 
@@ -379,13 +378,13 @@ BAD_GRIDS = {
         lambda: plots.curves({"p": [0]}, {"p": {"STD": [1]}, "q": {"STD": [1]}}, **LABELS),
         "x must have the panels of series, p, q, got p",
     ),
-    "no bars": (lambda: bars({"p": {}}, y_label="y"), "each hold at least one bar, got none"),
+    "no bars": (lambda: plots.bars({"p": {}}, y_label="y"), "each hold at least one bar, got none"),
     "bar nan": (
-        lambda: bars({"p": {"g": {"STD": (1.0, np.nan)}}}, y_label="y"),
+        lambda: plots.bars({"p": {"g": {"STD": (1.0, np.nan)}}}, y_label="y"),
         "bars must be finite, got 1.0 and the spread nan",
     ),
     "pale": (
-        lambda: bars({"p": {"g": {"STD": (1.0, None)}}}, y_label="y", pale=["q"]),
+        lambda: plots.bars({"p": {"g": {"STD": (1.0, None)}}}, y_label="y", pale=["q"]),
         "pale must name panels, p, got 'q'",
     ),
 }
@@ -552,7 +551,7 @@ def test_bars_say_their_numbers(count, tmp_path):
     ours = dict.fromkeys(("Standard", "Reversed", "Cue conflict", "Stylized"), group)
     panels = {f"{LONG} {number}": ours for number in range(count)}
     panels["theirs"] = {"Standard": {"ADV": (7.0, None)}}
-    figure = bars(
+    figure = plots.bars(
         panels,
         y_label="%",
         pale=["theirs"],

@@ -116,7 +116,7 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
             )
         files += pictures
         labels += [label] * len(pictures)
-    check = functools.partial(_check, thoroughly=corrupt_images == "skip")
+    check = functools.partial(inspect_picture, thoroughly=corrupt_images == "skip")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(check, files))
     checked = zip(files, results, strict=True)
@@ -162,7 +162,7 @@ def _common_class_names(path: str) -> tuple[str, ...]:
     return class_names
 
 
-def _check(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:
+def inspect_picture(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:
     """Height and width of a picture, or what is wrong with it."""
     try:
         end = _ENDS.get(file.suffix.lower())

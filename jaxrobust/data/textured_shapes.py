@@ -82,7 +82,7 @@ PARAMETERS = Parameters()
 _SPLIT_SEEDS = {"train": 0, "test": 1, "cue_conflict": 2}
 
 
-def _texture(texture: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def texture_pattern(texture: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """A texture of the values -1 and +1 (all zero for `plain`): (size, size), float32.
 
     Stripes are whole pixels wide, so their amplitude is exact. The width grows with the square
@@ -177,7 +177,7 @@ def draw(
     chroma = rng.uniform(-parameters.chroma, parameters.chroma, size=(2, 3)).astype(np.float32)
 
     covered = coverage(shape, size, centre, radius, angle)[..., None]
-    pattern = parameters.texture_std * _texture(texture, size, rng)[..., None]
+    pattern = parameters.texture_std * texture_pattern(texture, size, rng)[..., None]
     noise = rng.standard_normal((size, size, 3), dtype=np.float32) * parameters.noise_std
     inside = np.float32(silhouette) + chroma[1] + pattern
     outside = np.float32(background) + chroma[0]

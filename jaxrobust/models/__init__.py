@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrobust.models import alexnet, layers, resnet
+from jaxrobust.models import alexnet, layers, resnet, vgg
 
-__all__ = ["alexnet", "create", "layers", "names", "resnet"]
+__all__ = ["alexnet", "create", "layers", "names", "resnet", "vgg"]
 
 _REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "alexnet": alexnet.alexnet,
@@ -24,6 +24,12 @@ for _depth in (18, 34, 50, 101, 152):
     _network = getattr(resnet, f"resnet{_depth}")
     _REGISTRY[f"resnet{_depth}"] = _network
     _REGISTRY[f"resnet{_depth}_small"] = partial(_network, small_images=True)
+for _depth in (11, 13, 16, 19):
+    for _ending, _batch_norm in (("", {}), ("_bn", {"batch_norm": True})):
+        _network = partial(getattr(vgg, f"vgg{_depth}"), **_batch_norm)
+        _REGISTRY[f"vgg{_depth}{_ending}"] = _network
+        _small = partial(_network, small_images=True, width=16, hidden=256)
+        _REGISTRY[f"vgg{_depth}{_ending}_small"] = _small
 
 # Fields that every caller may pass and a user's own module need not have.
 _OPTIONAL = ("mean", "std", "dtype")

@@ -5,6 +5,7 @@ laid out from measured text and in whole pixels, so nothing is clipped and small
 enlarged exactly.
 """
 
+from jaxrobust.plots.bars import bars
 from jaxrobust.plots.figures import ADV_COLOR, STD_COLOR, line_colors, save
 from jaxrobust.plots.first_layer import filters
 from jaxrobust.plots.grids import grid
@@ -14,6 +15,7 @@ from jaxrobust.plots.pictures import heatmap, overlay, to_picture
 __all__ = [
     "ADV_COLOR",
     "STD_COLOR",
+    "bars",
     "curves",
     "filters",
     "grid",

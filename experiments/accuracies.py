@@ -1,0 +1,361 @@
+"""The paper's variants of the pictures, and which pictures trainings have right on them.
+
+    on = accuracies.measure(one, {"σ = 1": accuracies.blurred(1.0)}, folder=out / "accuracies")
+    on["σ = 1"].top1
+
+A training is evaluated under all variants in one pass over the data. What was measured is kept in
+the folder, a file for each training and split, and not measured again.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import command, statistics, trained
+from jaxrobust import __version__, checkpoints, evaluate, filters, study, train
+from jaxrobust.data import catalog, pipeline, sources
+from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.files import write_json
+from jaxrobust.stylization.copy_plan import class_folders
+
+Variant = dict[str, Any]
+
+# Figure 6: pixels along the kernel's side, standard deviations in pixels; 5 x 5, so many times.
+BLUR_KERNEL, MEDIAN_KERNEL = 7, 5
+SIGMAS = tuple(quarter / 4 for quarter in range(21))
+TIMES = tuple(range(6))
+FOLDER = "accuracies"
+_IGNORED = ("augmentation", "train_split", "in_memory", "workers")
+
+
+def blurred(sigma: float) -> Variant:
+    """Gaussian blur as in Figure 6, `sigma` in pixels."""
+    return {"name": "gaussian_blur", "sigma": float(sigma), "kernel_size": BLUR_KERNEL}
+
+
+def median_filtered(times: int) -> Variant:
+    """The median filter of Figure 6, so many times."""
+    return {"name": "median_filter", "times": int(times), "kernel_size": MEDIAN_KERNEL}
+
+
+def reversed_colors(dataset: Any) -> Variant:
+    """Colours reversed about the mean of the data set, as Table 2 does with ImageNet's."""
+    return {"name": "reverse_colors", "mean": list(catalog.get(dataset.name).mean)}
+
+
+def filtered(images: np.ndarray, variant: Variant) -> np.ndarray:
+    """The images under a variant, to be looked at."""
+    options = dict(variant)
+    return np.asarray(filters.get(options.pop("name"))(images, **options))
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """Of one training on one variant of a split, in per cent.
+
+    Attributes:
+      top1: the label is first.
+      top5: the label is among the first five; None where there are at most five classes.
+      texture: the class of the picture's texture is first; None where pictures have none.
+      right: float64 (n,), 100 where the label is first, else 0: `top1` is its mean.
+    """
+
+    top1: float
+    top5: float | None
+    texture: float | None
+    right: np.ndarray = field(repr=False)
+
+
+def measure(
+    one: trained.Trained,
+    variants: Mapping[str, Variant | None],
+    *,
+    folder: Path,
+    dataset: Any = None,
+    split: str | None = None,
+    batch_size: int | None = None,
+    title: str = "",
+) -> dict[str, Accuracy]:
+    """The accuracies of a training on variants of a split.
+
+    Args:
+      one: the training.
+      variants: {name: {"name": filter, options}}; None stands for the pictures as they are.
+      folder: of what has been measured; a file is used as long as it was measured with the same
+        checkpoint, the same data and this version of the library.
+      dataset: other data than those of the training's config, as its `dataset`.
+      split: None is the data's evaluation split.
+      batch_size: images at once over all devices, rounded up to a multiple of their number; None is
+        the config's for evaluation.
+      title: of the progress line.
+
+    Raises:
+      FileNotFoundError, ValueError: when the data cannot be opened, or an option is wrong.
+    """
+    # Worker processes need a program of their own kind; threads do as well.
+    dataset = ConfigDict((dataset or one.config.dataset).to_dict() | {"workers": 0})
+    resolved, _ = resolve(dataset)
+    split = split or resolved.evaluation_split
+    identity = _identity(one, resolved, split)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    path = folder / f"{one.architecture.rpartition(':')[2]}_{one.run}_{one.seed}_{digest[:10]}.json"
+    names = {_key(variant): variant for variant in variants.values()}
+    known = _read(path, identity)
+    missing = {key: variant for key, variant in names.items() if key not in known}
+    if missing:
+        mesh = train.data_mesh()
+        wanted = batch_size or one.config.evaluation.batch_size
+        path.parent.mkdir(parents=True, exist_ok=True)
+        counted = evaluate.evaluate(
+            one.load(),
+            dataset,
+            split,
+            batch_size=-(-wanted // mesh.size) * mesh.size,
+            mesh=mesh,
+            key=jax.random.key(0),
+            variants={key: variant for key, variant in missing.items() if variant is not None},
+            each=True,
+            partial_file=path.with_suffix(".partial.json"),
+            title=title or f"{one.title}, seed {one.seed}",
+        )
+        found = counted["variants"] | {_key(None): counted}
+        # Another experiment may have written meanwhile.
+        known = _read(path, identity) | {key: _kept(counts) for key, counts in found.items()}
+        write_json(path, {"identity": identity, "variants": known})
+    classes = number_of_classes(one)
+    return {name: _accuracy(known[_key(variant)], classes) for name, variant in variants.items()}
+
+
+def measure_pairs(
+    pairs: trained.Pairs, variants: Mapping[str, Variant | None], *, what: str = "", **options: Any
+) -> dict[str, list[dict[str, Accuracy]]]:
+    """{"std" | "adv": `measure` of each seed} for the pairs of one architecture.
+
+    Args:
+      pairs: of trainings.
+      variants, options: as for `measure`.
+      what: said in the progress line.
+    """
+    runs: dict[str, list[dict[str, Accuracy]]] = {"std": [], "adv": []}
+    for position, pair in enumerate(pairs):
+        for index, (run, one) in enumerate(zip(runs, pair, strict=True), start=1):
+            number = f"{2 * position + index}/{2 * len(pairs)}"
+            title = f"{one.title}, seed {one.seed}{what and f', {what}'} ({number})"
+            runs[run].append(measure(one, variants, title=title, **options))
+    return runs
+
+
+def number_of_classes(one: trained.Trained) -> int:
+    """Of the data that the training was made for."""
+    return (checkpoints.read_config(one.folder) or {})["model"]["num_classes"]
+
+
+def stylized_dataset(one: trained.Trained, folder: Path) -> ConfigDict:
+    """The `dataset` of a config for a stylised copy of a training's data.
+
+    Args:
+      one: the training.
+      folder: an image folder, as `python -m jaxrobust.stylization copy` writes it.
+
+    Raises:
+      FileNotFoundError: when there is no such folder, or no split in it.
+      ValueError: when its classes are not those of the training's data set.
+    """
+    resolved, dataset = resolve(one.config.dataset)
+    own = sources.open_split(resolved, dataset, resolved.evaluation_split)
+    config = ConfigDict(
+        dataclasses.asdict(
+            DatasetConfig(name="image_folder", path=str(folder), image_size=resolved.image_size)
+        )
+    )
+    names = pipeline.describe(_only_split(config)).class_names
+    if names != class_folders(own):
+        raise ValueError(
+            f"{folder} must have the classes of {dataset.title}, {_some(class_folders(own))}, "
+            f"got {_some(names)}."
+        )
+    return _only_split(config)
+
+
+def has_cue_conflict(one: trained.Trained) -> bool:
+    """Whether the data have pictures of one class with another's texture, labelled by shape."""
+    resolved, dataset = resolve(one.config.dataset)
+    by_shape = (dataset.tfds_name or "").startswith("textured_shapes/shape")
+    return by_shape and "cue_conflict" in sources.split_sizes(resolved, dataset)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of experiments that evaluate."""
+    parser.add_argument(
+        "--batch-size",
+        type=command.whole_number(1),
+        metavar="N",
+        help="images at once over all devices (default: as in the config of the training)",
+    )
+
+
+def add_stylized_argument(parser: argparse.ArgumentParser) -> None:
+    """Where stylised pictures are, if there are any."""
+    parser.add_argument(
+        "--stylized",
+        type=Path,
+        metavar="FOLDER",
+        help="a stylised copy of the evaluation pictures (python -m jaxrobust.stylization copy)",
+    )
+
+
+def within(change: dict[str, Any], limit: float) -> str:
+    """Whether a difference of `statistics.compare` lies within ±limit.
+
+    Returns:
+      "holds" when its interval lies inside, "does not hold" when wholly outside, else "open".
+
+    Example:
+      >>> [within({"low": low, "high": low + 4}, 10.0) for low in (-5.0, 7.0, 11.0, -20.0)]
+      ['holds', 'open', 'does not hold', 'does not hold']
+    """
+    low, high = change["low"], change["high"]
+    if low is None:
+        return "open"
+    if -limit < low and high < limit:
+        return "holds"
+    return "does not hold" if low > limit or high < -limit else "open"
+
+
+def images_right(runs: Sequence[Mapping[str, Accuracy]], name: str) -> list[np.ndarray]:
+    """For each seed, which images are right on a variant, in per cent: what intervals are of."""
+    return [one[name].right for one in runs]
+
+
+def mean_top1(runs: Sequence[Mapping[str, Accuracy]], name: str) -> float:
+    """The mean over seeds."""
+    return float(np.mean([one[name].top1 for one in runs]))
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (n - 1) over seeds; of one there is no deviation.
+
+    Example:
+      >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([1.0])
+      ((2.0, 1.0), (1.0, None))
+    """
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), spread
+
+
+def with_spread(values: Sequence[float | None]) -> str:
+    """Mean ± standard deviation over seeds, for a table."""
+    return study.mean_and_spread(list(values))
+
+
+def interval(change: dict[str, Any]) -> str:
+    """A difference in points with its interval, for a table."""
+    return statistics.as_text(change, digits=1)
+
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left_columns: int = 1
+) -> str:
+    """Cells as a Markdown table; the first columns are aligned left, the others right.
+
+    Example:
+      >>> print(markdown_table(["", "top-1"], [["STD", "99.8"]]))
+      |  | top-1 |
+      | :-- | --: |
+      | STD | 99.8 |
+    """
+    rule = [":--"] * left_columns + ["--:"] * (len(header) - left_columns)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _identity(one: trained.Trained, resolved: Any, split: str) -> dict[str, Any]:
+    """What the accuracies depend on, so far as it can change under the same name."""
+    folder = one.folder.resolve()
+    step = checkpoints.newest_step(folder)
+    data = {
+        key: value for key, value in dataclasses.asdict(resolved).items() if key not in _IGNORED
+    }
+    if resolved.path is not None:
+        data["path"] = str(Path(resolved.path).expanduser().resolve())
+        data["files"] = _listing(Path(data["path"]))
+    return {
+        "jaxrobust": __version__,
+        "training": str(folder),
+        "step": step,
+        "written": (folder / "checkpoints" / str(step)).stat().st_mtime_ns,
+        "dataset": data,
+        "split": split,
+    }
+
+
+def _listing(folder: Path) -> str:
+    """A digest of the names, sizes and times of all files of a folder."""
+    digest = hashlib.sha256()
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            status = os.stat(os.path.join(root, name))
+            line = f"{root}/{name} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _read(path: Path, identity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What has been measured: {variant as JSON: counts}."""
+    if not path.exists():
+        return {}
+    try:
+        kept = json.loads(path.read_text())
+    except ValueError:  # not ours, or damaged: measured again
+        return {}
+    return kept["variants"] if kept["identity"] == identity else {}
+
+
+def _key(variant: Variant | None) -> str:
+    return json.dumps(None if variant is None else dict(variant), sort_keys=True)
+
+
+def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: counts[key] for key in ("n", "top1", "top5", "texture", "right") if key in counts}
+
+
+def _accuracy(counts: Mapping[str, Any], classes: int) -> Accuracy:
+    def per_cent(name: str) -> float:
+        return 100.0 * counts[name] / counts["n"]
+
+    return Accuracy(
+        top1=per_cent("top1"),
+        top5=per_cent("top5") if classes > 5 else None,
+        texture=per_cent("texture") if "texture" in counts else None,
+        right=100.0 * (np.frombuffer(counts["right"].encode(), np.uint8) == ord("1")),
+    )
+
+
+def _only_split(config: ConfigDict) -> ConfigDict:
+    """An image folder of one split alone has no other to train on."""
+    resolved, _ = resolve(config)
+    split = resolved.evaluation_split
+    return ConfigDict(config.to_dict() | {"train_split": split, "evaluation_split": split})
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")

@@ -1,0 +1,260 @@
+"""The stylised copy of a data set, in the layout that `jaxrobust.data.image_folder` reads."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxrobust import batching, logs
+from jaxrobust.data import sources
+from jaxrobust.data.dataset_config import resolve
+from jaxrobust.data.transforms import HostTransform
+from jaxrobust.stylization.copy_plan import CopyPlan, check_folders, class_folders, file_names
+from jaxrobust.stylization.networks import check_networks
+from jaxrobust.stylization.style_transfer import stylize_unchecked
+from jaxrobust.stylization.styles import Styles
+from jaxrobust.stylization.weights import fingerprint
+from jaxrobust.train import Interrupts, data_mesh
+from jaxrobust.version import __version__
+
+Array = jax.Array
+
+FORMATS = ("png", "jpg")
+_SPLITS = ("train", "validation", "val", "test")
+_PER_DEVICE = 16
+
+
+class CopyStopped(Exception):
+    """The copy was interrupted; the same call goes on."""
+
+
+def stylize_dataset(
+    encoder: Callable[[Array], Sequence[Array]],
+    decoder: Callable[[Array], Array],
+    dataset_config: Any,
+    styles: Styles,
+    output: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    output_split: str | None = None,
+    strength: float = 1.0,
+    seed: int = 0,
+    style_size: int | None = None,
+    batch_size: int | None = None,
+    file_format: str = "png",
+    log_every_seconds: float = 10.0,
+) -> Path:
+    """Writes the stylised copy of one split, or goes on where an earlier call was interrupted.
+
+    Every picture gets one random style picture. The copy is
+    `<output>/<output_split>/<class>/<name>.png`; until it is complete that folder is called
+    `<output_split>.incomplete`. Beside it stand `<output_split>.jsonl`, which names for every
+    picture its source, style, seed and strength, and `<output_split>.json`, the settings. Where the
+    classes' names are not in the order of the labels, the folders' names begin with the label, so
+    that a model trained on the source can be evaluated on the copy.
+
+    Args:
+        encoder: As of `stylize`.
+        decoder: As of `stylize`.
+        dataset_config: The source: a `DatasetConfig`. Where its image_size is None, pictures of one
+            small size keep it; others are resized to a shorter side of 256 and cropped to 224.
+        styles: `StyleFolder` or `StyleTextures`.
+        output: Folder of the copy; made if need be.
+        split: Of the source; None is its evaluation split.
+        output_split: "train", "validation", "val" or "test"; None is that part of `split`'s name.
+        strength: From 0 to 1, as of `stylize`.
+        seed: Decides the style of every picture.
+        style_size: Height and width of the style pictures in pixels; None is that of the content.
+        batch_size: Pictures at once, over all devices; None is 16 a device.
+        file_format: "png" or "jpg" (quality 95, without subsampling of the colours).
+        log_every_seconds: Seconds between two lines of progress.
+
+    Returns:
+        The finished folder, `<output>/<output_split>`.
+
+    Raises:
+        FileNotFoundError: When the source is not there.
+        ValueError: When an option is out of range, a picture cannot be read, the pictures are too
+            small for the encoder, one of the folders lies inside the other, or the output holds
+            something else.
+        CopyStopped: After Ctrl-C or SIGTERM; what is finished is kept.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be from 0 to 1, got {strength}.")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}.")
+    if file_format not in FORMATS:
+        raise ValueError(f"file_format must be png or jpg, got {file_format!r}.")
+    mesh = data_mesh()
+    batch_size = _PER_DEVICE * mesh.size if batch_size is None else batch_size
+    batching.check_count("batch_size", batch_size)
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}."
+        )
+    resolved, dataset = resolve(dataset_config)
+    split = split or resolved.evaluation_split
+    if output_split is None:
+        output_split = re.split(r"[\[+]", split)[0]
+    if output_split not in _SPLITS:
+        raise ValueError(
+            f"output_split must be one of {', '.join(_SPLITS)}, which image folders know, "
+            f"got {output_split!r}."
+        )
+    check_folders(Path(output), resolved, dataset, styles)
+    opened = sources.open_split(resolved, dataset, split)
+    if not len(opened):
+        raise ValueError(f"Split {split!r} of {resolved.name} holds no images.")
+    if resolved.path is not None and getattr(dataset_config, "image_size", None) is None:
+        smaller = min(opened.native_size or resolved.image_size, resolved.image_size)
+        resolved = dataclasses.replace(resolved, image_size=smaller)
+    size = resolved.image_size
+    style_size = size if style_size is None else style_size
+    batching.check_count("style_size", style_size)
+    check_networks(encoder, decoder, (size, size, 3), (style_size, style_size, 3))
+    transform = HostTransform.create(opened, resolved, "none")
+    plan = CopyPlan(
+        split=opened,
+        transform=transform,
+        styles=styles,
+        style_size=style_size,
+        seed=seed,
+        strength=float(strength),
+        class_folders=class_folders(opened),
+        file_names=file_names(opened, file_format, resolved.path, split),
+        folder=Path(output).expanduser() / output_split,
+        file_format=file_format,
+    )
+    settings = {
+        "jaxrobust": __version__,
+        "source": {
+            "name": resolved.name,
+            "path": resolved.path and str(Path(resolved.path).resolve()),
+            "split": split,
+            "pictures": len(opened),
+            "names_sha256": plan.file_names
+            and hashlib.sha256("\n".join(plan.file_names).encode()).hexdigest(),
+            "classes": list(opened.class_names),
+        },
+        "image_size": size,
+        "resize_size": transform.resize_size,
+        "style_size": style_size,
+        "styles": styles.describe(),
+        "strength": plan.strength,
+        "seed": seed,
+        "encoder": fingerprint(encoder),
+        "decoder": fingerprint(decoder),
+        "file_format": file_format,
+    }
+    if not plan.prepare_output(settings):
+        return plan.folder
+    for name in plan.class_folders:  # a class without pictures must not vanish from the labels
+        (plan.incomplete / name).mkdir(parents=True, exist_ok=True)
+    _copy(plan, encoder, decoder, batch_size, mesh, log_every_seconds)
+    plan.finish()
+    return plan.folder
+
+
+def _copy(
+    plan: CopyPlan,
+    encoder: Callable,
+    decoder: Callable,
+    batch_size: int,
+    mesh: Any,
+    log_every_seconds: float,
+) -> None:
+    """Make every picture that is not finished."""
+    finished = plan.finished()
+    plan.unfinished_records.write_text("".join(f"{line}\n" for line in finished.values()))
+    todo = [index for index in range(len(plan.split)) if index not in finished]
+    networks = jax.device_put(
+        (batching.as_pytree(encoder), batching.as_pytree(decoder)),
+        NamedSharding(mesh, PartitionSpec()),
+    )
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    progress = logs.Progress("stylised", len(todo), every=log_every_seconds)
+    done = 0
+
+    with (
+        plan.unfinished_records.open("a") as stream,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        Interrupts() as interrupts,
+        contextlib.closing(_read_ahead(plan, pool, todo, batch_size)) as batches,
+    ):
+
+        def write(records: Sequence[dict[str, Any]], pictures: Array) -> None:
+            nonlocal done
+            names = [record["picture"] for record in records]
+            list(pool.map(plan.write, names, np.asarray(pictures)[: len(names)]))
+            stream.writelines(f"{json.dumps(record)}\n" for record in records)
+            stream.flush()
+            done += len(records)
+            progress.mark(done)
+            if progress.due():
+                progress.show(done)
+
+        # While the devices work on one batch, the next is read and the one before is written.
+        pending: tuple[Sequence[dict[str, Any]], Array] | None = None
+        try:
+            for contents, styles, records in batches:
+                images, style_images = (
+                    jax.device_put(_padded(pictures, batch_size), sharding)
+                    for pictures in (contents, styles)
+                )
+                pictures = _stylized_levels(*networks, images, style_images, plan.strength)
+                before, pending = pending, (records, pictures)
+                if before is not None:
+                    write(*before)
+                if interrupts.requested(done):
+                    break
+        finally:
+            if pending is not None:  # also when a later picture cannot be read
+                write(*pending)
+            progress.close()
+    if done < len(todo):
+        raise CopyStopped(
+            f"Stopped after {len(finished) + done} of {len(plan.split)} pictures, which are kept: "
+            "the same command goes on from here."
+        )
+
+
+def _padded(pictures: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+    """A batch, the first picture in the place of those that are missing."""
+    return np.stack([*pictures, *[pictures[0]] * (batch_size - len(pictures))])
+
+
+@jax.jit
+def _stylized_levels(encoder, decoder, images, style_images, strength):
+    images, style_images = (x.astype(jnp.float32) / 255 for x in (images, style_images))
+    pictures = stylize_unchecked(encoder, decoder, images, style_images, strength)
+    return jnp.round(pictures * 255).astype(jnp.uint8)
+
+
+def _read_ahead(
+    plan: CopyPlan, pool: ThreadPoolExecutor, todo: Sequence[int], batch_size: int
+) -> Generator[tuple]:
+    """Batches of what `load` returns; the next one is read meanwhile."""
+    parts = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+    ahead: list[list[Future]] = []
+    try:
+        for number in range(len(parts)):
+            for part in parts[number + len(ahead) : number + 2]:
+                ahead.append([pool.submit(plan.load, index) for index in part])
+            yield tuple(zip(*[future.result() for future in ahead.pop(0)], strict=True))
+    finally:
+        for futures in ahead:
+            for future in futures:
+                future.cancel()

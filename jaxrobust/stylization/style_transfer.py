@@ -1,0 +1,199 @@
+"""Adaptive instance normalisation (Huang & Belongie 2017): one picture in the style of another.
+
+References:
+    https://arxiv.org/abs/1703.06868
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from jaxrobust import batching
+from jaxrobust.stylization.networks import check_networks
+
+Array = jax.Array
+
+EPSILON = 1e-5
+"""Added to every variance, as in the public code: channels that are constant stay finite."""
+
+
+def channel_statistics(features: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel.
+
+    Args:
+        features: (…, height, width, channels), of at least 2 pixels.
+
+    Returns:
+        Mean and standard deviation, each (…, channels); the latter is the root of the unbiased
+        variance (divided by n - 1, as PyTorch's) plus 1e-5.
+    """
+    mean, variance = _moments(features)
+    return mean, jnp.sqrt(variance + EPSILON)
+
+
+def _moments(features: Array) -> tuple[Array, Array]:
+    height, width = features.shape[-3:-1]
+    mean = jnp.mean(features, (-3, -2))
+    squares = jnp.square(features - mean[..., None, None, :])
+    return mean, jnp.sum(squares, (-3, -2)) / (height * width - 1)
+
+
+def adain(content_features: Array, style_features: Array) -> Array:
+    """The content's features with the mean and standard deviation of the style's channels.
+
+    The result's mean is the style's. Its standard deviation is, too, wherever the content's is well
+    above 0.003, the root of the 1e-5 that is added to both variances; a channel in which the
+    content is constant becomes the style's mean.
+
+    Args:
+        content_features: (…, height, width, channels), of at least 2 pixels.
+        style_features: (…, height', width', channels).
+
+    Returns:
+        Features of the content's shape.
+
+    Raises:
+        ValueError: When the shapes do not fit.
+
+    Example:
+        >>> content, style = jax.random.uniform(jax.random.key(0), (2, 8, 8, 4))
+        >>> mean, std = channel_statistics(adain(content, 3 * style + 1))
+        >>> bool(jnp.allclose(mean, 3 * jnp.mean(style, (0, 1)) + 1, atol=1e-5))
+        True
+    """
+    for name, features in (
+        ("content_features", content_features),
+        ("style_features", style_features),
+    ):
+        if features.ndim < 3 or features.shape[-3] * features.shape[-2] < 2:
+            raise ValueError(
+                f"{name} must have shape (…, height, width, channels) and 2 pixels or more, "
+                f"got {features.shape}."
+            )
+    if content_features.shape[-1] != style_features.shape[-1]:
+        raise ValueError(
+            f"style_features must have the content's {content_features.shape[-1]} channels, "
+            f"got {style_features.shape[-1]}."
+        )
+    mean, std = (value[..., None, None, :] for value in channel_statistics(content_features))
+    style_mean, style_std = (
+        value[..., None, None, :] for value in channel_statistics(style_features)
+    )
+    return (content_features - mean) / std * style_std + style_mean
+
+
+def blend(content_features: Array, style_features: Array, strength: Array | float) -> Array:
+    """AdaIN with a strength: at 0 the content's features, at 1 those of `adain`."""
+    transferred = adain(content_features, style_features)
+    return strength * transferred + (1 - strength) * content_features
+
+
+def stylize(
+    encoder: Callable[[Array], Sequence[Array]],
+    decoder: Callable[[Array], Array],
+    images: Array,
+    style_images: Array,
+    *,
+    strength: float | Array = 1.0,
+    batch_size: int | None = None,
+) -> Array:
+    """Pictures in the style of others.
+
+    Args:
+        encoder: A callable pytree, one image -> its feature maps, the deepest last (`load_encoder`,
+            `vgg_encoder`, or your own).
+        decoder: A callable pytree, the deepest feature map -> an image (`load_decoder`,
+            `train_decoder`).
+        images: (h, w, 3) or (n, h, w, 3), floats in [0, 1]; of any size that the encoder takes.
+        style_images: (h', w', 3) for all of them, or (n, h', w', 3), one for each; floats in
+            [0, 1], of any size.
+        strength: From 0, the decoder's reconstruction of the content, to 1; traced.
+        batch_size: The largest number of images evaluated at once on each device; None is as many
+            as come to 32 of 224 x 224 pixels.
+
+    Returns:
+        Images of the shape of `images`, clipped to [0, 1]. What the decoder draws beyond the
+        content's edges, where its side is no multiple of the encoder's stride, is cut off.
+
+    Raises:
+        TypeError: When the images are not floating point, or the networks cannot be called.
+        ValueError: When the images do not fit each other or the networks, are too small or leave
+            [0, 1], or the strength does.
+    """
+    images = batching.check_images(images)
+    style_images = batching.check_images(style_images)
+    counts = images.shape[:-3], style_images.shape[:-3]
+    if counts[1] not in ((), counts[0]):
+        raise ValueError(
+            f"style_images must be one picture, or one for each of the images {images.shape}, "
+            f"got shape {style_images.shape}."
+        )
+    if batching.is_concrete(strength) and not 0 <= float(np.asarray(strength)) <= 1:
+        raise ValueError(f"strength must be from 0 to 1, got {strength}.")
+    height, width = images.shape[-3:-1]
+    if batch_size is None:
+        batch_size = max(1, batching.PIXELS_AT_ONCE // (height * width))
+    batching.check_count("batch_size", batch_size)
+    check_networks(encoder, decoder, images.shape[-3:], style_images.shape[-3:])
+    return stylize_unchecked(
+        batching.as_pytree(encoder),
+        batching.as_pytree(decoder),
+        images,
+        style_images,
+        strength,
+        chunk=batch_size,
+        partition=batching.batch_partition(images),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("chunk", "partition"))
+def stylize_unchecked(
+    encoder, decoder, images, style_images, strength, *, chunk=None, partition=None
+):
+    """`stylize` of arrays that are known to be in order; traced by its callers."""
+
+    def one(encoder, decoder, strength, image, style_features):
+        features = blend(encoder(image)[-1], style_features, strength)
+        return jnp.clip(fit_to_shape(decoder(features), image.shape), 0.0, 1.0)
+
+    def many(networks, images, style_images):
+        encoder, decoder, strength = networks
+        if style_images.ndim == 3:
+            features = encoder(style_images)[-1]  # once for all
+            return batching.map_in_chunks(
+                lambda image: one(encoder, decoder, strength, image, features), images, chunk
+            )
+        return batching.map_in_chunks(
+            lambda pair: one(encoder, decoder, strength, pair[0], encoder(pair[1])[-1]),
+            (images, style_images),
+            chunk,
+        )
+
+    networks = encoder, decoder, strength
+    if images.ndim == 3:
+        return one(*networks, images, encoder(style_images)[-1])
+    if chunk is None or partition is None:
+        return many(networks, images, style_images)
+    mesh, axes = partition
+    style_spec = PartitionSpec(axes) if style_images.ndim == 4 else PartitionSpec()
+    return jax.shard_map(
+        many,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(axes), style_spec),
+        out_specs=PartitionSpec(axes),
+        check_vma=False,
+    )(networks, images, style_images)
+
+
+def fit_to_shape(picture: Array, shape: tuple[int, ...]) -> Array:
+    """A picture at the upper left of the given shape: cut off, or its last pixels repeated."""
+    picture = picture[: shape[0], : shape[1]]
+    missing: Any = [(0, shape[axis] - picture.shape[axis]) for axis in (0, 1)]
+    return jnp.pad(picture, (*missing, (0, 0)), mode="edge")

@@ -1,0 +1,162 @@
+"""Where style pictures come from: a folder of paintings, or textures that are drawn."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+
+from jaxrobust.data import decode, image_folder, textured_shapes
+
+LEAST_SIZE = 16
+"""The shortest side, in pixels, of a picture in a folder: smaller ones are icons or mistakes."""
+
+
+class Styles(Protocol):
+    """A source of style pictures."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the pictures, ready for JSON."""
+
+    def draw(
+        self, rng: np.random.Generator, size: int, *, augment: bool = False
+    ) -> tuple[np.ndarray, str]:
+        """A random picture, uint8 (size, size, 3), and its name.
+
+        Args:
+            rng: Source of randomness.
+            size: Height and width, in pixels.
+            augment: Whether to take a random part of the picture, instead of as much as fits.
+        """
+
+
+class StyleFolder:
+    """The pictures of a folder and of the folders in it.
+
+    Args:
+        path: The folder.
+        least_size: The shortest side, in pixels, that a picture may have.
+        corrupt_images: What happens to pictures that cannot be read or are too small: "stop", or
+            "skip": named in a warning and left out.
+
+    Raises:
+        FileNotFoundError: When there is no such folder, or no picture in it.
+        ValueError: When a picture cannot be read or is too small.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        least_size: int = LEAST_SIZE,
+        corrupt_images: str = "stop",
+    ) -> None:
+        if corrupt_images not in ("stop", "skip"):
+            raise ValueError(f"corrupt_images must be 'stop' or 'skip', got {corrupt_images!r}.")
+        self.path = Path(path).expanduser()
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"styles must be a folder of pictures, got {str(path)!r}.")
+        files = sorted(
+            file
+            for file in self.path.rglob("*")
+            if file.suffix.lower() in image_folder.EXTENSIONS and file.is_file()
+        )
+        if not files:
+            raise FileNotFoundError(
+                f"styles must be a folder of pictures ({', '.join(image_folder.EXTENSIONS)}), "
+                f"got none in {self.path}."
+            )
+        check = functools.partial(image_folder.inspect_picture, thoroughly=corrupt_images == "skip")
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(check, files))
+        self.files = []
+        wrong = []
+        for file, result in zip(files, results, strict=True):
+            if isinstance(result, str):
+                wrong.append(result)
+            elif min(result) < least_size:
+                wrong.append(
+                    f"Style pictures must be at least {least_size} x {least_size} pixels, got "
+                    f"{result[0]} x {result[1]} for {file}."
+                )
+            else:
+                self.files.append(file)
+        if wrong and (corrupt_images == "stop" or not self.files):
+            raise ValueError(
+                f"{wrong[0]} ({len(wrong)} of {len(files)} style pictures cannot be used"
+                + ("; corrupt_images='skip' leaves them out.)" if self.files else ".)")
+            )
+        for message in wrong:
+            logging.warning("Skipped: %s", message)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def describe(self) -> dict[str, Any]:
+        """The folder, the number of its pictures, and the sha256 of their names."""
+        names = "\n".join(file.relative_to(self.path).as_posix() for file in self.files)
+        return {
+            "folder": str(self.path.resolve()),
+            "pictures": len(self.files),
+            "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        }
+
+    def draw(
+        self, rng: np.random.Generator, size: int, *, augment: bool = False
+    ) -> tuple[np.ndarray, str]:
+        """A random picture: its central square, or with `augment` a random crop, mirrored or not.
+
+        Raises:
+            ValueError: When it cannot be decoded.
+        """
+        file = self.files[rng.integers(len(self.files))]
+        name = str(file)
+        if augment:
+            picture = decode.random_resized_crop(file.read_bytes(), size, rng, name=name)
+        else:
+            picture = decode.decode(file.read_bytes(), name=name)
+            picture = decode.resize_and_center_crop(picture, size, size)
+        return picture, file.relative_to(self.path).as_posix()
+
+
+class StyleTextures:
+    """Mosaics in random colours, each with one of the textures of `textured_shapes`.
+
+    A texture alone repeats itself within a few pixels: deep in an encoder its features are the same
+    everywhere, their standard deviation is 0, and with it AdaIN would take all that there is in the
+    content. The tiles, each with two colours of its own, give them something to deviate by.
+
+    Args:
+        tiles: Number of tiles.
+    """
+
+    def __init__(self, tiles: int = 12) -> None:
+        if tiles < 2:
+            raise ValueError(f"tiles must be at least 2, got {tiles}.")
+        self.tiles = tiles
+
+    def describe(self) -> dict[str, Any]:
+        """The textures' names and the number of tiles."""
+        return {"textures": list(textured_shapes.TEXTURES), "tiles": self.tiles}
+
+    def draw(
+        self, rng: np.random.Generator, size: int, *, augment: bool = False
+    ) -> tuple[np.ndarray, str]:
+        """A random mosaic, and the name of its texture; `augment` changes nothing."""
+        del augment
+        texture = int(rng.integers(len(textured_shapes.TEXTURES)))
+        pattern = textured_shapes.texture_pattern(texture, size, rng)
+        centres = rng.uniform(0, size, (self.tiles, 2)).astype(np.float32)
+        colors = rng.integers(0, 256, (self.tiles, 2, 3), dtype=np.uint8)
+        place = np.arange(size, dtype=np.float32) + 0.5
+        rows = np.square(place[:, None] - centres[:, 0])[:, None]
+        columns = np.square(place[:, None] - centres[:, 1])[None]
+        tile = np.argmin(rows + columns, axis=-1)
+        picture = colors[tile, (pattern > 0).astype(np.int8)]
+        return picture, textured_shapes.TEXTURES[texture]

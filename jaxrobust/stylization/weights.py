@@ -1,0 +1,187 @@
+"""AdaIN's networks from files and classifiers, and decoders to files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from jaxrobust import torch_files
+from jaxrobust.classifier import Classifier
+from jaxrobust.models import layers, vgg
+from jaxrobust.stylization.networks import Decoder, Encoder, cut
+
+Array = jax.Array
+
+DECODER_FILE = "decoder.safetensors"
+"""What a complete training of a decoder writes into its workdir."""
+
+
+def load_encoder(path: str | os.PathLike[str], *, layer: str = "relu4_1") -> Encoder:
+    """Opens a VGG encoder as the public PyTorch implementations of AdaIN keep it.
+
+    Args:
+        path: Of `vgg_normalised.pth`, or of any file with one tensor "i.weight" and "i.bias" for
+            each convolution of such an `nn.Sequential`; `.safetensors` as well. The normalisation
+            is the 1x1 convolution that comes first.
+        layer: Where the encoder ends.
+
+    Returns:
+        The encoder; its feature maps are relu1_1, relu2_1, … and `layer`.
+
+    Raises:
+        OSError: When the file cannot be read.
+        ValueError: When it holds something else, or has no such layer.
+    """
+    parameters, operations = _read(path, "pool")
+    return cut(parameters, (*operations, "relu"), layer)
+
+
+def load_decoder(path: str | os.PathLike[str]) -> Decoder:
+    """Opens a decoder: a public PyTorch file, or what `train_decoder` wrote.
+
+    Args:
+        path: Of `decoder.pth` (or a `.safetensors` file of that form), or the workdir of a
+            `train_decoder` that is complete.
+
+    Raises:
+        OSError: When the file cannot be read, or the training is not complete.
+        ValueError: When it holds something else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder, path = path, path / DECODER_FILE
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{folder} holds no {DECODER_FILE}, which a complete training of a decoder writes."
+            )
+    return Decoder(*_read(path, "upsample"))
+
+
+def save_decoder(path: str | os.PathLike[str], decoder: Decoder) -> None:
+    """Writes a decoder, whole or not at all, under the names and shapes of the PyTorch files.
+
+    Args:
+        path: Of a `.safetensors` file.
+        decoder: What to write.
+    """
+    tensors = {}
+    for name, value in decoder.parameters.items():
+        kernel = np.asarray(value["kernel"], np.float32).transpose(3, 2, 0, 1)
+        tensors[f"{name}.weight"] = np.ascontiguousarray(kernel)
+        tensors[f"{name}.bias"] = np.asarray(value["bias"], np.float32)
+    temporary = Path(path).with_suffix(".tmp")
+    safetensors.numpy.save_file(tensors, temporary)
+    temporary.replace(path)
+
+
+def _read(
+    path: str | os.PathLike[str], resampling: str
+) -> tuple[dict[str, dict[str, Array]], tuple[str, ...]]:
+    """The parameters of a file, and the operations that the positions of its tensors imply."""
+    found = torch_files.read(Path(path))
+    wanted = '"i.weight" and "i.bias" for each convolution of a Sequential'
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold {wanted}, got a {type(found).__name__}.")
+    kernels: dict[int, np.ndarray] = {}
+    for key in found:
+        number, _, kind = str(key).partition(".")
+        if not number.isdecimal() or kind not in ("weight", "bias"):
+            raise ValueError(f"{path} must hold {wanted}, got {key!r}.")
+        if f"{number}.weight" not in found or f"{number}.bias" not in found:
+            raise ValueError(f"{path} must hold {wanted}, got only one of them for {number}.")
+        kernels[int(number)] = np.asarray(found[f"{number}.weight"], np.float32)
+    if not kernels:
+        raise ValueError(f"{path} must hold {wanted}, got no tensors.")
+    operations: list[str] = []
+    channels = None
+    parameters: dict[str, dict[str, Array]] = {}
+    for position, kernel in sorted(kernels.items()):
+        bias = np.asarray(found[f"{position}.bias"], np.float32)
+        pointwise = kernel.ndim == 4 and kernel.shape[2:] == (1, 1) and not operations
+        fits = kernel.ndim == 4 and (pointwise or kernel.shape[2:] == (3, 3))
+        if not fits or channels not in (None, kernel.shape[1]) or bias.shape != kernel.shape[:1]:
+            raise ValueError(
+                f"{path} must hold a chain of 3x3 convolutions, got {position}.weight of shape "
+                f"{kernel.shape} and {position}.bias of shape {bias.shape} after "
+                f"{channels or 'no'} channels."
+            )
+        channels = kernel.shape[0]
+        first = not operations or operations == ["convolution"]
+        room = position - len(operations) - (0 if pointwise else 1)
+        if not 0 <= room <= 2 or (room > 0) == first:
+            raise ValueError(
+                f"{path} must hold a Sequential of reflection paddings, 3x3 convolutions, ReLUs "
+                f"and layers that {resampling}, which puts no convolution at {position}."
+            )
+        operations += [*["relu", resampling][:room], *([] if pointwise else ["pad"]), "convolution"]
+        parameters[str(position)] = {
+            "kernel": jnp.asarray(kernel.transpose(2, 3, 1, 0)),
+            "bias": jnp.asarray(bias),
+        }
+    image_channels = kernels[min(kernels)].shape[1] if resampling == "pool" else channels
+    if image_channels != 3:
+        raise ValueError(
+            f"{path} must hold {'an encoder' if resampling == 'pool' else 'a decoder'} of images "
+            f"of 3 channels, got {image_channels}."
+        )
+    return parameters, tuple(operations)
+
+
+def vgg_encoder(classifier: Classifier, *, layer: str = "relu4_1") -> Encoder:
+    """The convolutions of a VGG classifier as an encoder.
+
+    Its normalisation becomes the 1x1 convolution in front, batch normalisation goes into the
+    convolutions, and the zero padding that it was trained with becomes reflection padding, as in
+    AdaIN.
+
+    Args:
+        classifier: A `Classifier` of one of the models vgg11, …, vgg19.
+        layer: Where the encoder ends, as in `load_encoder`.
+
+    Raises:
+        TypeError: When it is another model.
+        ValueError: When it has no such layer.
+    """
+    model = getattr(classifier, "model", None)
+    if not isinstance(model, vgg.VGG):
+        raise TypeError(
+            f"classifier must be a Classifier of a VGG model, got {type(model or classifier)}: any "
+            "callable pytree image -> list of feature maps is an encoder as well."
+        )
+    params = classifier.variables["params"]
+    statistics = classifier.variables.get("batch_stats", {})
+    std = jnp.asarray(model.std)
+    parameters = {"0": {"kernel": jnp.diag(1 / std)[None, None], "bias": -jnp.array(model.mean)}}
+    parameters["0"]["bias"] /= std
+    operations = ["convolution"]
+    for stage, count in enumerate(model.convolutions, start=1):
+        for place in range(1, count + 1):
+            weights = dict(params[f"conv{stage}_{place}"])
+            if model.batch_norm:
+                name = f"bn{stage}_{place}"
+                running = statistics[name]
+                factor = params[name]["scale"] / jnp.sqrt(running["var"] + layers.BatchNorm.epsilon)
+                weights["kernel"] = weights["kernel"] * factor
+                shifted = (weights["bias"] - running["mean"]) * factor
+                weights["bias"] = shifted + params[name]["bias"]
+            operations += ["pad", "convolution", "relu"]
+            parameters[str(len(operations) - 2)] = weights
+        operations.append("pool")
+    return cut(parameters, operations, layer)
+
+
+def fingerprint(network: Any) -> str:
+    """The sha256 of a network's weights: equal for equal networks, whatever file they came from."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(network):
+        values = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import figure20_variants as figure20
+from experiments import trained
+from experiments.pictures import evaluation_pictures
+from jaxrobust.data import textured_shapes
+from tests.test_accuracies import write_pictures
+from tests.test_figure2_sensitivity_maps import read, write_workdir
+
+# Each class has a cue conflict.
+SMALL = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=20)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """One seed on a small set with cue conflicts, and a stylised copy of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(textured_shapes, "PARAMETERS", SMALL)
+        folder = tmp_path_factory.mktemp("shapes")
+        write_workdir(
+            folder / "work",
+            folder,
+            seeds=(3,),
+            dataset__name="textured_shapes",
+            dataset__image_size=None,
+        )
+        names = [f"{number}_{name}" for number, name in enumerate(textured_shapes.SHAPES)]
+        write_pictures(folder / "copy", names)
+        yield folder
+
+
+def test_columns_are_the_variants_of_the_same_pictures(shapes):
+    one = trained.find(shapes / "work")[0]
+    pictures = evaluation_pictures(one.config, 10, per_class=True)
+    columns = figure20.filtered_columns(pictures, one.config.dataset)
+    columns += figure20.other_columns(one, 10, shapes / "copy")
+    by_title = {column.title: column.images for column in columns}
+    assert list(by_title) == [
+        "standard",
+        "σ = 1",
+        "σ = 3",
+        "σ = 5",
+        "once",
+        "5 times",
+        "reversed",
+        "cue conflict",
+        "stylized",
+    ]
+    for position, image in enumerate(pictures.images):
+        np.testing.assert_array_equal(by_title["standard"][position], image)
+        blurred = cv2.GaussianBlur(image, (7, 7), 3.0)
+        np.testing.assert_allclose(by_title["σ = 3"][position], blurred, atol=1e-5)
+        once = cv2.medianBlur(image, 5)
+        np.testing.assert_array_equal(by_title["once"][position], once)
+        np.testing.assert_allclose(by_title["reversed"][position], 1 - image, atol=1e-6)
+    # One of each class, in the order of the classes.
+    conflicts = evaluation_pictures(one.config, 20, split="cue_conflict")
+    for label, image in enumerate(by_title["cue conflict"]):
+        of_class = conflicts.images[conflicts.labels == label]
+        np.testing.assert_array_equal(image, of_class[0])
+    # Pictures of class k in the copy have the level 20 k, at the data's size.
+    assert by_title["stylized"].shape == pictures.images.shape
+    np.testing.assert_allclose(by_title["stylized"][:, 5, 5, 0] * 255, 20.0 * np.arange(10), atol=1)
+
+
+def test_sheets_record_and_table(shapes, tmp_path, capsys):
+    options = ["--workdirs", str(shapes / "work"), "--out", str(tmp_path)]
+    figure20.main([*options, "--pictures", "3", "--stylized", str(shapes / "copy")])
+    path = tmp_path / "figure20_variants_textured_shapes.png"
+    assert str(path) in capsys.readouterr().out
+    width, height = Image.open(path).size
+    assert width > 2 * height  # nine columns, three rows
+    architectures = read(tmp_path / "figure20_variants.json")["architectures"]
+    assert {found["sheet"] for found in architectures.values()} == {str(path)}
+    found = architectures["TinyNetwork STD"]
+    assert len(found["variants"]) == 9
+    assert [one["class"] for one in found["drawn"]] == ["disc", "star", "heart"]
+    table = (tmp_path / "figure20_variants.md").read_text()
+    assert "| Gaussian blur σ = 3 | gaussian_blur(sigma=3.0, kernel_size=7) |" in table
+    assert "| disc | " in table
+
+
+def test_several_data_sets_have_a_sheet_each(shapes, data_dir, tmp_path):
+    digits = write_workdir(tmp_path / "digits", data_dir, seeds=(3,))
+    options = ["--workdirs", str(shapes / "work"), str(digits), "--out", str(tmp_path / "out")]
+    figure20.main([*options, "--pictures", "2"])
+    sheets = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert sheets == {
+        "figure20_variants_textured_shapes.png",
+        "figure20_variants_digits.png",
+    }
+    table = (tmp_path / "out" / "figure20_variants.md").read_text()
+    assert table.count("cue conflict") == 1  # digits have none
+
+
+def test_errors_are_one_sentence(shapes, tmp_path, capsys):
+    options = ["--workdirs", str(shapes / "work"), "--out", str(tmp_path / "out")]
+    write_pictures(tmp_path / "others", ("cat", "dog"))
+    with pytest.raises(SystemExit) as stopped:
+        figure20.main([*options, "--stylized", str(tmp_path / "others")])
+    assert stopped.value.code == 2
+    assert "must have the classes of Textured shapes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

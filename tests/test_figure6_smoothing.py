@@ -1,0 +1,138 @@
+import doctest
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import accuracies, trained
+from experiments import figure6_smoothing as figure6
+from experiments.accuracies import SIGMAS, TIMES, Accuracy
+from tests.test_figure2_sensitivity_maps import read, write_workdir
+
+IMAGES = 400
+
+
+def made_runs(std, adv, *, seeds=3):
+    """Accuracies in per cent by variant, of made-up trainings; images in the same order."""
+    rng = np.random.default_rng(0)
+
+    def accuracy(share):
+        right = np.where(np.arange(IMAGES) < round(share / 100 * IMAGES), 100.0, 0.0)
+        return Accuracy(right.mean(), None, None, rng.permutation(right))
+
+    names = [*figure6.BLUR, *figure6.MEDIAN]
+    return {
+        run: [{name: accuracy(of(name) + seed) for name in names} for seed in range(seeds)]
+        for run, of in (("std", std), ("adv", adv))
+    }
+
+
+def by_level(blur, median):
+    """A function of a variant's name, from one of sigma and one of times."""
+    values = dict(zip(figure6.BLUR, map(blur, SIGMAS), strict=True))
+    return (values | dict(zip(figure6.MEDIAN, map(median, TIMES), strict=True))).__getitem__
+
+
+def test_examples():
+    assert doctest.testmod(figure6).failed == 0
+
+
+def test_claim_5_holds_where_the_paper_is_right():
+    runs = made_runs(
+        by_level(lambda sigma: 90 - 14 * sigma, lambda times: 90 - 14 * times),
+        by_level(lambda sigma: 80 - 14 * sigma, lambda times: 80 - 8 * times),
+    )
+    found = figure6.decide(runs, chance=10.0)
+    blur, median = found["blur"], found["median"]
+    assert blur["ahead_without_blur"] == "std"
+    # 80 - 14 sigma + 1 (the mean over seeds) is above 20 up to 4.25.
+    assert blur["counted_up_to"] == 4.25
+    assert [level["counts"] for level in blur["levels"]] == [sigma <= 4.25 for sigma in SIGMAS]
+    assert blur["verdict"] == blur["order"] == median["verdict"] == found["claim_5"] == "holds"
+    assert blur["turned_at"] == []
+    level = blur["levels"][8]
+    assert (level["sigma"], level["std"]["mean"], level["adv"]["mean"]) == (2.0, 63.0, 53.0)
+    assert level["std_minus_adv"]["mean"] == pytest.approx(10.0)
+    assert level["change"]["mean"] == pytest.approx(0.0)
+    assert -10 < level["change"]["low"] < 0 < level["change"]["high"] < 10
+    assert median["adv_minus_std_at_the_end"]["mean"] == pytest.approx(20.0)
+
+
+def test_claim_5_fails_where_blur_turns_the_order():
+    runs = made_runs(
+        by_level(lambda sigma: 90 - 50 * min(sigma, 1.5), lambda times: 90),
+        by_level(lambda sigma: 80, lambda times: 60),
+    )
+    found = figure6.decide(runs, chance=10.0)
+    blur = found["blur"]
+    # 90 - 50 sigma + 1 is above 20 up to 1.25; what comes later does not count.
+    assert blur["counted_up_to"] == 1.25
+    assert blur["verdict"] == blur["order"] == "does not hold"
+    assert blur["turned_at"] == [sigma for sigma in SIGMAS if sigma >= 0.5]
+    assert found["median"]["verdict"] == found["claim_5"] == "does not hold"
+    said = "\n".join(figure6.sentences({**found, "chance": 10.0}))
+    assert "up to σ = 1.25, while both are above 20 %): does not hold" in said
+    assert "ADV is ahead at σ = 0.5 to 5." in said
+
+
+def test_near_chance_nothing_counts_even_if_it_recovers():
+    runs = made_runs(
+        by_level(lambda sigma: 90 if sigma in (0.0, 3.0) else 12, lambda times: 50),
+        by_level(lambda sigma: 80, lambda times: 50 + times),
+    )
+    found = figure6.decide(runs, chance=10.0)
+    assert found["blur"]["counted_up_to"] is None
+    assert found["blur"]["verdict"] == found["claim_5"] == "open"
+    assert "Under blur: not measured" in figure6.sentences(found)[0]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory, data_dir):
+    """Two seeds of STD and ADV on part of a small set."""
+    return write_workdir(
+        tmp_path_factory.mktemp("digits"), data_dir, dataset__evaluation_split="test[:60]"
+    )
+
+
+def test_figures_record_and_table(digits, tmp_path, capsys):
+    arguments = ["--workdirs", str(digits), "--out", str(tmp_path), "--pictures", "2"]
+    figure6.main(arguments)
+    printed = capsys.readouterr().out
+    record = read(tmp_path / "figure6_smoothing.json")
+    found = record["architectures"]["TinyNetwork"]
+    assert found["images"] == 60
+    assert found["chance"] == 10.0
+    assert [level["sigma"] for level in found["blur"]["levels"]] == list(SIGMAS)
+    assert [level["times"] for level in found["median"]["levels"]] == list(TIMES)
+    # Level 0 of both is the picture as it is.
+    plain = [
+        accuracies.measure(one, {"plain": None}, folder=tmp_path / "accuracies")["plain"].top1
+        for one in trained.find(digits)
+        if not one.adversarial
+    ]
+    assert found["blur"]["levels"][0]["std"]["by_seed"] == plain
+    assert found["median"]["levels"][0]["std"]["by_seed"] == plain
+    for name, least in (("", 400), ("_pictures", 400)):
+        path = tmp_path / f"figure6_smoothing_tinynetwork{name}.png"
+        assert str(path) in printed
+        assert min(Image.open(path).size) > least
+    table = (tmp_path / "figure6_smoothing.md").read_text()
+    assert "## TinyNetwork" in table
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 * 2 + 21 + 6
+    assert f"Claim 5, blur hurts both alike, the median filter turns the order: {found['claim_5']}"
+    assert found["claim_5"] in printed
+    # All is kept: a second call reads no data of a pass again and finds the same.
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "accuracies").iterdir()}
+    assert len(files) == 4
+    figure6.main(arguments)
+    assert read(tmp_path / "figure6_smoothing.json") == record
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "accuracies").iterdir()}
+
+
+def test_errors_are_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        figure6.main(["--workdirs", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "nowhere is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
