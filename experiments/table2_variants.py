@@ -26,6 +26,7 @@ from typing import Any
 
 from experiments import accuracies, command, statistics, trained
 from experiments.accuracies import Accuracy
+from jaxrobust import plots
 from jaxrobust.data import catalog
 
 _NAME = "table2_variants"
