@@ -230,6 +230,12 @@ def _check_run(config: ConfigDict) -> None:
         _check_options(f"evaluation.attacks.{name}", "attack", attacks, attack)
     for name, variant in config.evaluation.variants.items():
         _check_options(f"evaluation.variants.{name}", "filter", filters, variant)
+        mean = to_plain(variant).get("mean", 0.5)
+        if isinstance(mean, list) and len(mean) != 3:
+            raise ValueError(
+                f"evaluation.variants.{name}.mean must have one number for each of 3 channels, "
+                f"got {mean}."
+            )
 
 
 def _check_options(where: str, kind: str, room: Any, chosen: Any) -> None:

@@ -28,7 +28,7 @@ def _check_kernel_size(kernel_size: Any) -> None:
 
 def _check_number(name: str, value: Any) -> np.dtype:
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    if not jnp.issubdtype(dtype, np.number):
+    if not (jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if np.shape(value) != ():
         raise ValueError(f"{name} must be one number, got shape {np.shape(value)}.")
@@ -56,6 +56,8 @@ def _check_reverse_colors(*, mean):
         values = np.asarray(mean)
         if not jnp.issubdtype(values.dtype, np.number):
             raise TypeError(f"mean must be numbers, one a channel, got {mean!r}.")
+        if values.ndim > 1 or values.size == 0:
+            raise ValueError(f"mean must be one number, or one a channel, got {values.tolist()}.")
         if not np.all((values >= 0) & (values <= 1)):
             raise ValueError(f"mean must lie in [0, 1], got {values.tolist()}.")
 
