@@ -6,8 +6,9 @@ of tensors and plain containers listed in `_BUILDERS`. As for all else:
 
 - Any other class or function becomes a `Placeholder`: the arguments and optimizers of a training
   library that is not installed, functions that dill wrote by value. The weights beside them open.
-- What acts outside the program (`os`, `subprocess`, `eval`, `open`, …) would be as harmless, but is
-  refused as soon as it is named: no file of weights needs it, and silence would hide an attack.
+- What is well known to act outside the program (`os`, `subprocess`, `eval`, `open`, …) would be as
+  harmless, but is refused as soon as it is named: no file of weights needs it. No list of such
+  names is complete; what is not on it is a placeholder as well, and does nothing.
 """
 
 import io
@@ -214,6 +215,8 @@ def _read_zip(file: BinaryIO) -> Any:
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
+        if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+            raise _ProblemError(f"is a zip file, but not of torch.save: {name} is compressed")
         return archive.read(name)
     except zipfile.BadZipFile as error:
         raise _ProblemError(
