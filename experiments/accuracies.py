@@ -10,6 +10,7 @@ the folder, a file for each training and split, and not measured again.
 import argparse
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command, statistics, trained
-from jaxrobust import __version__, checkpoints, evaluate, filters, study, train
+from jaxrobust import __version__, checkpoints, evaluate, filters, models, study, train
 from jaxrobust.data import catalog, pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.files import write_json
@@ -34,7 +35,11 @@ Variant = dict[str, Any]
 BLUR_KERNEL, MEDIAN_KERNEL = 7, 5
 SIGMAS = tuple(quarter / 4 for quarter in range(21))
 TIMES = tuple(range(6))
+# Table 2 reverses about the mean of ImageNet.
+REVERSED_ABOUT = (0.485, 0.456, 0.406)
 FOLDER = "accuracies"
+# What decides, beside the data and the weights, how many are right.
+_SOURCES = ("filters.py", "evaluate.py", "batching.py", "classifier.py", "models/*.py")
 _IGNORED = ("augmentation", "train_split", "in_memory", "workers")
 
 
@@ -48,9 +53,9 @@ def median_filtered(times: int) -> Variant:
     return {"name": "median_filter", "times": int(times), "kernel_size": MEDIAN_KERNEL}
 
 
-def reversed_colors(dataset: Any) -> Variant:
-    """Colours reversed about the mean of the data set, as Table 2 does with ImageNet's."""
-    return {"name": "reverse_colors", "mean": list(catalog.get(dataset.name).mean)}
+def reversed_colors() -> Variant:
+    """Colours reversed as in Table 2, whatever the data set: about the mean of ImageNet."""
+    return {"name": "reverse_colors", "mean": list(REVERSED_ABOUT)}
 
 
 def filtered(images: np.ndarray, variant: Variant) -> np.ndarray:
@@ -92,7 +97,7 @@ def measure(
       one: the training.
       variants: {name: {"name": filter, options}}; None stands for the pictures as they are.
       folder: of what has been measured; a file is used as long as it was measured with the same
-        checkpoint, the same data and this version of the library.
+        checkpoint, the same data, this code, this version of JAX and this kind of device.
       dataset: other data than those of the training's config, as its `dataset`.
       split: None is the data's evaluation split.
       batch_size: images at once over all devices, rounded up to a multiple of their number; None is
@@ -104,9 +109,9 @@ def measure(
     """
     # Worker processes need a program of their own kind; threads do as well.
     dataset = ConfigDict((dataset or one.config.dataset).to_dict() | {"workers": 0})
-    resolved, _ = resolve(dataset)
+    resolved, catalogued = resolve(dataset)
     split = split or resolved.evaluation_split
-    identity = _identity(one, resolved, split)
+    identity = _identity(one, resolved, catalogued, split)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     path = folder / f"{one.architecture.rpartition(':')[2]}_{one.run}_{one.seed}_{digest[:10]}.json"
     names = {_key(variant): variant for variant in variants.values()}
@@ -242,17 +247,6 @@ def mean_top1(runs: Sequence[Mapping[str, Accuracy]], name: str) -> float:
     return float(np.mean([one[name].top1 for one in runs]))
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation (n - 1) over seeds; of one there is no deviation.
-
-    Example:
-      >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([1.0])
-      ((2.0, 1.0), (1.0, None))
-    """
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return float(np.mean(values)), spread
-
-
 def with_spread(values: Sequence[float | None]) -> str:
     """Mean ± standard deviation over seeds, for a table."""
     return study.mean_and_spread(list(values))
@@ -278,16 +272,9 @@ def markdown_table(
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return path
-
-
-def _identity(one: trained.Trained, resolved: Any, split: str) -> dict[str, Any]:
+def _identity(
+    one: trained.Trained, resolved: DatasetConfig, catalogued: catalog.Dataset, split: str
+) -> dict[str, Any]:
     """What the accuracies depend on, so far as it can change under the same name."""
     folder = one.folder.resolve()
     step = checkpoints.newest_step(folder)
@@ -296,9 +283,17 @@ def _identity(one: trained.Trained, resolved: Any, split: str) -> dict[str, Any]
     }
     if resolved.path is not None:
         data["path"] = str(Path(resolved.path).expanduser().resolve())
-        data["files"] = _listing(Path(data["path"]))
+    else:
+        data["path"] = str(sources.open_builder(resolved, catalogued).data_dir)
+    data["files"] = _listing(data["path"])
+    model = models.create(**(checkpoints.read_config(folder) or {})["model"])
+    dtype = getattr(model, "dtype", None)  # a module of one's own may have none
     return {
         "jaxrobust": __version__,
+        "jax": jax.__version__,
+        "backend": jax.default_backend(),
+        "dtype": dtype if dtype is None else np.dtype(dtype).name,
+        "code": _code(type(model)),
         "training": str(folder),
         "step": step,
         "written": (folder / "checkpoints" / str(step)).stat().st_mtime_ns,
@@ -307,27 +302,48 @@ def _identity(one: trained.Trained, resolved: Any, split: str) -> dict[str, Any]
     }
 
 
-def _listing(folder: Path) -> str:
-    """A digest of the names, sizes and times of all files of a folder."""
-    digest = hashlib.sha256()
-    for root, folders, names in os.walk(folder):
+def _listing(folder: str) -> str:
+    """A digest of the names, sizes and times of all files of a folder, also behind links."""
+    lines = []
+    seen: set[str] = set()  # a link may lead upwards
+    for root, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.relpath(root, folder)
+        lines.append(f"{place} {os.path.realpath(root)}")
+        if os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
         folders.sort()
         for name in sorted(names):
-            status = os.stat(os.path.join(root, name))
-            line = f"{root}/{name} {status.st_size} {status.st_mtime_ns}\n"
-            digest.update(line.encode(errors="surrogateescape"))
+            try:
+                status = os.stat(os.path.join(root, name))
+            except FileNotFoundError:  # a link to nowhere is no picture
+                lines.append(f"{place}/{name}")
+            else:
+                lines.append(f"{place}/{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _code(model: type) -> str:
+    """A digest of the library's files that decide, and of the model's own."""
+    library = Path(inspect.getfile(filters)).parent
+    files = [path for pattern in _SOURCES for path in sorted(library.glob(pattern))]
+    digest = hashlib.sha256()
+    for path in [*files, Path(inspect.getfile(model))]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What has been measured: {variant as JSON: counts}."""
-    if not path.exists():
-        return {}
     try:
-        kept = json.loads(path.read_text())
-    except ValueError:  # not ours, or damaged: measured again
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not there, not ours, or damaged: measured anew
         return {}
-    return kept["variants"] if kept["identity"] == identity else {}
+    if not isinstance(kept, dict) or kept.get("identity") != identity:
+        return {}
+    known = kept.get("variants")
+    return known if isinstance(known, dict) else {}
 
 
 def _key(variant: Variant | None) -> str:

@@ -25,6 +25,7 @@ from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from jaxrobust import plots
 from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.files import write_text
 
 _NAME = "figure20_variants"
 _MOST_PICTURES = 10
@@ -49,12 +50,12 @@ class Column:
     images: np.ndarray
 
 
-def filtered_columns(pictures: Pictures, dataset: Any) -> list[Column]:
-    """The pictures as they are and under all filters; `dataset` is of the config."""
+def filtered_columns(pictures: Pictures) -> list[Column]:
+    """The pictures as they are and under all filters."""
     variants = [
         *(("Gaussian blur", f"σ = {s:g}", accuracies.blurred(s)) for s in SIGMAS),
         *(("Median filter", _times(times), accuracies.median_filtered(times)) for times in TIMES),
-        ("Colours", "reversed", accuracies.reversed_colors(dataset)),
+        ("Colours", "reversed", accuracies.reversed_colors()),
     ]
     columns = [Column("standard", "", "the evaluation split", pictures.images)]
     for group, title, variant in variants:
@@ -104,7 +105,7 @@ def draw(
         title=title,
         note=f"Blur of {accuracies.BLUR_KERNEL} × {accuracies.BLUR_KERNEL} pixels, σ in pixels; "
         f"median filter of {accuracies.MEDIAN_KERNEL} × {accuracies.MEDIAN_KERNEL} pixels; colours "
-        "reversed about the mean of the data set."
+        "reversed about the mean of ImageNet."
         + (
             " Cue conflict: another picture of the same class, with the texture of another class."
             if any(column.title == "cue conflict" for column in columns)
@@ -165,7 +166,7 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         positions = shown_positions(
             pictures.labels, min(arguments.pictures or _MOST_PICTURES, classes)
         )
-        columns = filtered_columns(pictures, resolved)
+        columns = filtered_columns(pictures)
         columns += other_columns(one, classes, arguments.stylized)
         path = sheets[key] = arguments.out / f"{_NAME}_{trained.slug(title)}.png"
         draw(columns, pictures, positions, title=f"Variants of {title}", path=path)
@@ -181,7 +182,8 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         }
         tables.append(as_markdown(title, found))
     text = "\n\n".join(["# Example pictures of all variants (Figures 20 to 22)", *tables])
-    written.append(accuracies.write_text(arguments.out / f"{_NAME}.md", text))
+    written.append(arguments.out / f"{_NAME}.md")
+    write_text(written[-1], text + "\n")
     return architectures, written
 
 

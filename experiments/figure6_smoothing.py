@@ -26,12 +26,14 @@ from experiments import accuracies, command, statistics, trained
 from experiments.accuracies import SIGMAS, TIMES, Accuracy
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from jaxrobust import plots
+from jaxrobust.files import write_text
 
 _NAME = "figure6_smoothing"
 # Claim 5: how far the difference may move under blur, and from where an accuracy is too close to
 # chance for it to mean anything; in points.
 _WITHIN = 10.0
 _ABOVE_CHANCE = 10.0
+_MOST_PICTURES = 50
 _SHOWN_LEVELS = (0, 1, 2, 3, 4, 5)  # both sigmas and times
 BLUR = {f"blur {sigma:g}": accuracies.blurred(sigma) for sigma in SIGMAS}
 MEDIAN = {f"median {times}": accuracies.median_filtered(times) for times in TIMES}
@@ -118,8 +120,8 @@ def decide(runs: Runs, *, chance: float) -> dict[str, Any]:
     }
 
 
-def draw_curves(runs: Runs, *, title: str, note: str, path: Path) -> None:
-    """Both panels of one architecture."""
+def draw_curves(runs: Runs, *, title: str, chance: float, path: Path) -> None:
+    """Both panels of one architecture; `chance` is the accuracy of a guess, in per cent."""
     panels = {
         f"Gaussian blur, {accuracies.BLUR_KERNEL} × {accuracies.BLUR_KERNEL}": (
             SIGMAS,
@@ -140,16 +142,23 @@ def draw_curves(runs: Runs, *, title: str, note: str, path: Path) -> None:
         for panel, (_, _, levels) in panels.items()
     }
     highest = max(np.max(values) for lines in series.values() for values in lines.values())
-    plots.curves(
+    seeds, images = len(runs["std"]), len(runs["std"][0][next(iter(BLUR))].right)
+    bands = f"Bands: ± one standard deviation over {seeds} seeds; " if seeds > 1 else "One seed; "
+    figure = plots.curves(
         {panel: x for panel, (x, _, _) in panels.items()},
         series,
         x_label={panel: label for panel, (_, label, _) in panels.items()},
         y_label="top-1 accuracy (%)",
         filled_between=("STD", "ADV"),
         y_limits=(0.0, min(102.0, 1.1 * highest + 1.0)),
-        title=f"{title}: {note}",
-        path=path,
+        title=f"{title}: accuracy on smoothed pictures",
     )
+    # The layout makes room for a legend with its title, and would lay a text of its own over it.
+    note = f"{bands}{images} images; a guess has {chance:g} %."
+    (legend,) = figure.legends
+    legend.set_title(note)
+    legend.get_title().set_fontsize(8)
+    plots.save(figure, path)
 
 
 def draw_pictures(pictures: Pictures, positions: Sequence[int], *, title: str, path: Path) -> None:
@@ -278,14 +287,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=command.whole_number(1),
         default=3,
         metavar="N",
-        help="drawn, of different classes (default: %(default)s)",
+        help=f"drawn, of different classes, at most {_MOST_PICTURES} (default: %(default)s)",
     )
 
 
 def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Measures, decides and draws every architecture."""
+    if arguments.pictures > _MOST_PICTURES:
+        raise ValueError(f"--pictures must be at most {_MOST_PICTURES}, got {arguments.pictures}.")
     architectures, written, tables = {}, [], []
-    for title, pairs in trained.by_architecture(arguments.workdirs).items():
+    by_architecture = trained.by_architecture(arguments.workdirs)
+    # All before anything is measured: a split may have too few pictures.
+    drawn = {
+        title: evaluation_pictures(
+            first.config,
+            max(arguments.pictures, accuracies.number_of_classes(first)),
+            per_class=True,
+        )
+        for title, ((first, _), *_) in by_architecture.items()
+    }
+    for title, pairs in by_architecture.items():
         runs = accuracies.measure_pairs(
             pairs,
             BLUR | MEDIAN,
@@ -294,9 +315,7 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         )
         first = pairs[0][0]
         classes = accuracies.number_of_classes(first)
-        pictures = evaluation_pictures(
-            first.config, max(arguments.pictures, classes), per_class=True
-        )
+        pictures = drawn[title]
         positions = shown_positions(pictures.labels, arguments.pictures)
         found = architectures[title] = {
             "pairs": trained.pairs_described(pairs),
@@ -308,13 +327,14 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         } | decide(runs, chance=100.0 / classes)
         stem = f"{_NAME}_{trained.slug(title)}"
         written += [arguments.out / f"{stem}.png", arguments.out / f"{stem}_pictures.png"]
-        draw_curves(runs, title=title, note="accuracy on smoothed pictures", path=written[-2])
+        draw_curves(runs, title=title, chance=100.0 / classes, path=written[-2])
         draw_pictures(pictures, positions, title="Smoothed pictures", path=written[-1])
         tables.append(as_markdown(title, found))
         print(f"\n{title}, {found['images']} images")
         print("\n".join(tables[-1].splitlines()[4:]))
     text = "\n\n".join(["# Accuracy on smoothed pictures (Figure 6)", *tables])
-    written.append(accuracies.write_text(arguments.out / f"{_NAME}.md", text))
+    written.append(arguments.out / f"{_NAME}.md")
+    write_text(written[-1], text + "\n")
     return architectures, written
 
 

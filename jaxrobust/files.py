@@ -5,8 +5,29 @@ from pathlib import Path
 from typing import Any
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text under a temporary name, then rename: a reader never sees half of it.
+
+    Args:
+      path: of the file; its folder is made.
+      text: all of it, in UTF-8.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "figure" / "table.md"
+      >>> write_text(path, "± 1\\n")
+      >>> path.read_text(encoding="utf-8"), [each.name for each in path.parent.iterdir()]
+      ('± 1\\n', ['table.md'])
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename: a reader never sees half of it.
+    """Write JSON as `write_text` does.
 
     Args:
       path: of the file; its folder is made.
@@ -19,11 +40,7 @@ def write_json(path: str | Path, content: Any) -> None:
       >>> json.loads(path.read_text())
       {'steps': 3, 'loss': None}
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(content: Any) -> Any:

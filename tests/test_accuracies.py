@@ -5,22 +5,25 @@ import os
 import shutil
 from pathlib import Path
 
+import grain
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from array_record.python import array_record_module
 from PIL import Image
 
 from experiments import accuracies, trained
 from experiments.pictures import evaluation_pictures
-from jaxrobust import evaluate, filters
+from jaxrobust import evaluate, files, filters, models
+from jaxrobust.data.dataset_config import resolve
 from tests.test_figure2_sensitivity_maps import write_workdir
 
 VARIANTS = {
     "plain": None,
     "blurred": accuracies.blurred(1.0),
     "median": accuracies.median_filtered(2),
-    "reversed": accuracies.reversed_colors(ConfigDict({"name": "digits"})),
+    "reversed": accuracies.reversed_colors(),
 }
 
 
@@ -60,8 +63,11 @@ def test_levels_are_those_of_the_paper():
     assert accuracies.TIMES == (0, 1, 2, 3, 4, 5)
     assert accuracies.blurred(2) == {"name": "gaussian_blur", "sigma": 2.0, "kernel_size": 7}
     assert accuracies.median_filtered(2) == {"name": "median_filter", "times": 2, "kernel_size": 5}
-    imagenet = accuracies.reversed_colors(ConfigDict({"name": "imagenet2012"}))
-    assert imagenet == {"name": "reverse_colors", "mean": [0.485, 0.456, 0.406]}
+    assert accuracies.reversed_colors() == {"name": "reverse_colors", "mean": [0.485, 0.456, 0.406]}
+    image = np.random.default_rng(0).random((4, 4, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        accuracies.filtered(image, accuracies.reversed_colors()), filters.reverse_colors(image)
+    )
 
 
 def test_accuracies_are_those_of_a_plain_loop_and_measured_once(digits, tmp_path, passes):
@@ -110,11 +116,82 @@ def test_what_is_kept_belongs_to_one_checkpoint_and_one_split(digits, tmp_path, 
     os.utime(copied.folder / "checkpoints" / "30", ns=(1, 1))
     accuracies.measure(copied, variants, folder=tmp_path / "kept")
     assert len(passes) == 5
-    # What cannot be read is measured again.
-    for path in (tmp_path / "kept").iterdir():
-        path.write_text('{"identity"')
-    accuracies.measure(std, variants, folder=tmp_path / "kept")
-    assert len(passes) == 6
+
+
+@pytest.mark.parametrize("damage", ['{"identity"', "{}", "[]", "no variants", "variants a list"])
+def test_what_cannot_be_read_is_measured_again(digits, tmp_path, passes, damage):
+    one = trained.find(digits)[0]
+    accuracies.measure(one, {"plain": None}, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = json.loads(path.read_text())
+    damaged = {
+        "no variants": json.dumps({"identity": whole["identity"]}),
+        "variants a list": json.dumps(whole | {"variants": []}),
+    }
+    path.write_text(damaged.get(damage, damage))
+    accuracies.measure(one, {"plain": None}, folder=tmp_path)
+    assert len(passes) == 2
+    assert json.loads(path.read_text()) == whole
+
+
+def test_what_is_kept_belongs_to_the_records_of_a_tfds_set(tmp_path, passes):
+    work = write_workdir(tmp_path / "work", tmp_path / "data", seeds=(3,))
+    one = trained.find(work)[0]
+    before = accuracies.measure(one, {"plain": None}, folder=tmp_path / "kept")["plain"]
+    accuracies.measure(one, {"plain": None}, folder=tmp_path / "kept")
+    assert len(passes) == 1
+    (path,) = (tmp_path / "data").rglob("*test.array_record*")
+    records = grain.sources.ArrayRecordDataSource([str(path)])
+    encoded = [records[position] for position in reversed(range(len(records)))]
+    turned = path.with_name("turned")
+    writer = array_record_module.ArrayRecordWriter(str(turned), "group_size:1")
+    for record in encoded:
+        writer.write(record)
+    writer.close()
+    turned.replace(path)
+    after = accuracies.measure(one, {"plain": None}, folder=tmp_path / "kept")["plain"]
+    assert len(passes) == 2
+    np.testing.assert_array_equal(after.right, before.right[::-1])
+
+
+def test_what_is_kept_belongs_to_the_code_the_backend_and_the_type(
+    digits, tmp_path, passes, monkeypatch
+):
+    one = trained.find(digits)[0]
+
+    def identity():
+        accuracies.measure(one, {"plain": None}, folder=tmp_path)
+        newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        return json.loads(newest.read_text())["identity"]
+
+    first = identity()
+    assert (first["backend"], first["dtype"], first["jax"]) == ("cpu", None, jax.__version__)
+    monkeypatch.setattr(accuracies, "_SOURCES", (*accuracies._SOURCES, "norms.py"))
+    assert identity()["code"] != first["code"]
+    assert len(passes) == 2
+    # The network of these tests has no type of its own; the library's have.
+    network = models.create("resnet8_small", num_classes=10, dtype="bfloat16")
+    monkeypatch.setattr(models, "create", lambda **_: network)
+    resolved, catalogued = resolve(one.config.dataset)
+    found = accuracies._identity(one, resolved, catalogued, "test")
+    assert found["dtype"] == "bfloat16"
+
+
+def test_a_listing_follows_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    picture = tmp_path / "elsewhere" / "1.png"
+    picture.write_bytes(b"1")
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    (tmp_path / "set" / "train" / "cat").symlink_to(tmp_path / "elsewhere")
+    found = [accuracies._listing(str(tmp_path / "set"))]
+    picture.write_bytes(b"22")
+    found.append(accuracies._listing(str(tmp_path / "set")))
+    (tmp_path / "set" / "train" / "broken.png").symlink_to(tmp_path / "nowhere")
+    found.append(accuracies._listing(str(tmp_path / "set")))
+    (tmp_path / "elsewhere" / "upwards").symlink_to(tmp_path / "set")
+    found.append(accuracies._listing(str(tmp_path / "set")))
+    assert len(set(found)) == 4
+    assert accuracies._listing(str(tmp_path / "set")) == found[-1]
 
 
 def test_an_interrupted_pass_goes_on(digits, tmp_path, monkeypatch):
@@ -185,10 +262,8 @@ def test_a_stylised_copy_has_the_classes_of_its_source(digits, tmp_path, passes)
         accuracies.stylized_dataset(one, tmp_path / "nowhere")
 
 
-def test_a_text_is_written_whole(tmp_path):
-    path = accuracies.write_text(tmp_path / "figures" / "a.md", "± 1\n\n")
-    assert path.read_text(encoding="utf-8") == "± 1\n"
-    assert list(path.parent.iterdir()) == [path]
+def test_a_text_is_written_whole():
+    assert doctest.testmod(files).failed == 0
 
 
 def test_arguments():

@@ -35,7 +35,7 @@ def shapes(tmp_path_factory):
 def test_columns_are_the_variants_of_the_same_pictures(shapes):
     one = trained.find(shapes / "work")[0]
     pictures = evaluation_pictures(one.config, 10, per_class=True)
-    columns = figure20.filtered_columns(pictures, one.config.dataset)
+    columns = figure20.filtered_columns(pictures)
     columns += figure20.other_columns(one, 10, shapes / "copy")
     by_title = {column.title: column.images for column in columns}
     assert list(by_title) == [
@@ -55,7 +55,8 @@ def test_columns_are_the_variants_of_the_same_pictures(shapes):
         np.testing.assert_allclose(by_title["σ = 3"][position], blurred, atol=1e-5)
         once = cv2.medianBlur(image, 5)
         np.testing.assert_array_equal(by_title["once"][position], once)
-        np.testing.assert_allclose(by_title["reversed"][position], 1 - image, atol=1e-6)
+        mirrored = np.clip(2 * np.array([0.485, 0.456, 0.406]) - image, 0, 1)
+        np.testing.assert_allclose(by_title["reversed"][position], mirrored, atol=1e-6)
     # One of each class, in the order of the classes.
     conflicts = evaluation_pictures(one.config, 20, split="cue_conflict")
     for label, image in enumerate(by_title["cue conflict"]):

@@ -7,6 +7,7 @@ from PIL import Image
 from experiments import accuracies, trained
 from experiments import figure6_smoothing as figure6
 from experiments.accuracies import SIGMAS, TIMES, Accuracy
+from jaxrobust import plots
 from tests.test_figure2_sensitivity_maps import read, write_workdir
 
 IMAGES = 400
@@ -120,7 +121,8 @@ def test_figures_record_and_table(digits, tmp_path, capsys):
     assert "## TinyNetwork" in table
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 * 2 + 21 + 6
-    assert f"Claim 5, blur hurts both alike, the median filter turns the order: {found['claim_5']}"
+    said = "Claim 5, blur hurts both alike, the median filter turns the order: "
+    assert f"{said}{found['claim_5']}." in table
     assert found["claim_5"] in printed
     # All is kept: a second call reads no data of a pass again and finds the same.
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "accuracies").iterdir()}
@@ -128,6 +130,39 @@ def test_figures_record_and_table(digits, tmp_path, capsys):
     figure6.main(arguments)
     assert read(tmp_path / "figure6_smoothing.json") == record
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "accuracies").iterdir()}
+
+
+@pytest.mark.parametrize("std_seeds", [1, 3])
+def test_a_figure_says_what_its_bands_are(tmp_path, monkeypatch, std_seeds):
+    runs = made_runs(lambda _: 90, lambda _: 80, seeds=std_seeds)
+    notes = []
+    original = plots.save
+
+    def saving(figure, path):
+        notes.append(figure.legends[0].get_title().get_text())
+        return original(figure, path)
+
+    monkeypatch.setattr(plots, "save", saving)
+    figure6.draw_curves(runs, title="Net", chance=10.0, path=tmp_path / "a.png")
+    bands = {1: "One seed", 3: "Bands: ± one standard deviation over 3 seeds"}[std_seeds]
+    assert notes == [f"{bands}; 400 images; a guess has 10 %."]
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sentence"),
+    [("5000", "--pictures must be at most 50, got 5000"), ("50", "images")],
+)
+def test_too_many_pictures_are_refused_before_measuring(
+    digits, tmp_path, capsys, monkeypatch, pictures, sentence
+):
+    monkeypatch.setattr(accuracies, "measure", None)
+    options = ["--workdirs", str(digits), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stopped:
+        figure6.main([*options, "--pictures", pictures])
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_errors_are_one_sentence(tmp_path, capsys):

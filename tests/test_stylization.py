@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from jaxrobust import Classifier, models, stylization
 from jaxrobust.data import image_folder, pipeline, textured_shapes
 from jaxrobust.data.dataset_config import DatasetConfig
 from jaxrobust.stylization import __main__ as command
+from jaxrobust.stylization import networks as networks_module
+from jaxrobust.stylization import output_lock
 from jaxrobust.stylization.dataset_copy import CopyStopped
 from jaxrobust.stylization.style_transfer import blend, stylize_unchecked
 from jaxrobust.train import TrainingStopped
@@ -331,6 +334,8 @@ def test_wrong_files_are_named(tmp_path):
     )
     refuse("of 3 channels, got 32", whole, stylization.load_decoder)
     refuse("no tensors", {})
+    refuse("got '00.weight'", {"00.weight": whole["0.weight"]})
+    refuse("got a int64 as '0.bias'", {**whole, "0.bias": np.arange(3)})
     with pytest.raises(FileNotFoundError, match="does not exist"):
         stylization.load_encoder(tmp_path / "nothing.pth")
     with pytest.raises(FileNotFoundError, match=r"holds no decoder\.safetensors"):
@@ -361,6 +366,50 @@ def test_wrong_pictures_are_named(networks):
     )
     refuse("32 channels, got one that takes 5", nets=deeper)
     refuse("encoder must be a callable", error=TypeError, nets=(None, networks[1]))
+    refuse("one number from 0 to 1, got 'half'", error=TypeError, strength="half")
+    refuse("one number from 0 to 1, got array", error=TypeError, strength=np.ones(2))
+    refuse("images must have 3 channels, got .*9, 1", images=image[..., :1])
+    refuse("style_images must have 3 channels, got .*9, 4", styles=np.zeros((9, 9, 4), np.float32))
+
+
+@pytest.mark.parametrize("size", [9, 12, 16, 33])
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_decoder_of_another_depth_is_refused(networks, size, generic):
+    encoder, decoder = networks
+    networks_module.check_networks(
+        (lambda image: encoder(image)) if generic else encoder, decoder, (size, size, 3), (9, 9, 3)
+    )
+    for factor in (4, 16):
+
+        def wrong(features, factor=factor):
+            return jnp.repeat(jnp.repeat(features[..., :3], factor, 0), factor, 1)
+
+        reduces = -(-size // -(-size // 8)) if generic else 8
+        with pytest.raises(
+            ValueError, match=f"enlarges {factor} times, the encoder reduces {reduces} times"
+        ):
+            networks_module.check_networks(
+                (lambda image: encoder(image)) if generic else encoder,
+                wrong,
+                (size, size, 3),
+                (9, 9, 3),
+            )
+
+
+def test_fingerprint_sees_weights_and_structure():
+    kernel = jnp.ones((3, 3, 3, 3))
+    parameters = {"1": {"kernel": kernel, "bias": jnp.zeros(3)}}
+    one = stylization.Decoder(parameters, ("pad", "convolution"))
+    other = stylization.Decoder(parameters, ("pad", "convolution", "upsample"))
+    assert stylization.fingerprint(one) != stylization.fingerprint(other)
+
+    def partial(weights):
+        return jax.tree_util.Partial(lambda weights, image: [weights * image], weights)
+
+    first, again, changed = (stylization.fingerprint(partial(x)) for x in (kernel, kernel, one))
+    assert first == again != changed
+    with pytest.raises(TypeError, match=r"jax\.tree_util\.Partial"):
+        stylization.fingerprint(lambda image: [image])
 
 
 # Styles
@@ -516,9 +565,29 @@ def test_training_refuses_what_cannot_work(small_encoder, data_dir, tmp_path):
         assert not (tmp_path / "run").exists()
 
     refuse("steps must be a whole number", steps=0)
+    with pytest.raises(TypeError, match="Partial"):
+        train_small(lambda image: small_encoder(image), data_dir, tmp_path / "run", 2)
     refuse("learning_rate must be", learning_rate=0.0)
     refuse("style_weight must be", style_weight=float("nan"))
     refuse("multiple of the 8 devices", batch_size=9)
+
+
+def test_training_goes_on_with_the_same_pictures_alone(small_encoder, source, tmp_path):
+    def train(path, steps):
+        dataset = DatasetConfig(name="image_folder", path=str(path), image_size=16)
+        stylization.train_decoder(
+            small_encoder, dataset, stylization.StyleTextures(), tmp_path / "run",
+            steps=steps, batch_size=8,
+        )  # fmt: skip
+
+    train(source, 1)
+    shutil.copytree(source, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"another decoder \(dataset.path: "):
+        train(tmp_path / "other", 2)
+    Image.new("RGB", (24, 24)).save(source / "train" / "cat" / "9.png")
+    image_folder._open_split.cache_clear()
+    with pytest.raises(ValueError, match=r"dataset.files_sha256: .*dataset.pictures: 10, now 11"):
+        train(source, 2)
 
 
 # The stylised copy of a data set
@@ -610,7 +679,9 @@ def test_interrupted_copy_goes_on_and_equals_a_whole_one(shallow, source, tmp_pa
     assert len(kept) == 8
     # As a kill would leave it: a record cut off, a picture that is not recorded, another half made.
     unfinished = output / "validation.incomplete.jsonl"
-    unfinished.write_text(unfinished.read_text()[:-20])
+    lines = unfinished.read_text().split("\n")
+    lines[1] = lines[1][:30] + "\0"  # damaged
+    unfinished.write_text("\n".join(lines)[:-20])
     (output / "validation.incomplete" / "cat" / "8.png").write_bytes(b"not recorded")
     (output / "validation.incomplete" / "cat" / ".8.png.tmp").write_bytes(b"half")
     drawn = []
@@ -621,7 +692,7 @@ def test_interrupted_copy_goes_on_and_equals_a_whole_one(shallow, source, tmp_pa
             return super().draw(rng, size, augment=augment)
 
     copy(shallow, source, Counting(), output)
-    assert len(drawn) == 18 - 7
+    assert len(drawn) == 18 - 6
     assert contents(output / "validation") == contents(whole)
     first, second = (
         [{**line, "source": None} for line in records(tmp_path / name / "validation.jsonl")]
@@ -636,6 +707,12 @@ def test_interrupted_copy_goes_on_and_equals_a_whole_one(shallow, source, tmp_pa
     drawn.clear()
     copy(shallow, source, Counting(), output)
     assert not drawn
+    # Of a finished copy, what is gone is made again.
+    (output / "validation" / "cat" / "3.png").unlink()
+    copy(shallow, source, Counting(), output)
+    assert len(drawn) == 1
+    assert contents(output / "validation") == contents(whole)
+    assert len(records(output / "validation.jsonl")) == 18
 
 
 def test_copy_of_a_catalogued_set_keeps_the_labels(shallow, data_dir, tmp_path):
@@ -702,7 +779,51 @@ def test_copy_with_other_settings_is_refused(shallow, source, tmp_path):
     before = contents(output)
     with pytest.raises(ValueError, match=r"other settings \(seed: 0, now 1\)"):
         copy(shallow, source, stylization.StyleTextures(), output, seed=1)
+    # A picture or a style that changed in place is another one.
+    picture = source / "validation" / "cat" / "8.png"
+    Image.new("RGB", (24, 24)).save(picture)
+    with pytest.raises(ValueError, match=r"other settings \(source.files_sha256: "):
+        copy(shallow, source, stylization.StyleTextures(), output)
     assert contents(output) == before
+    (output / "validation.json").write_text('{"seed": 0')
+    with pytest.raises(ValueError, match=r"validation\.json must hold settings"):
+        copy(shallow, source, stylization.StyleTextures(), output)
+
+
+def test_styles_that_changed_are_others(paintings):
+    before = stylization.StyleFolder(paintings).describe()
+    assert stylization.StyleFolder(paintings).describe() == before
+    picture = np.asarray(Image.open(paintings / "a.png"))
+    Image.fromarray(picture[::-1]).save(paintings / "a.png")
+    after = stylization.StyleFolder(paintings).describe()
+    assert {name for name in before if before[name] != after[name]} == {"files_sha256"}
+
+
+def test_one_copy_at_a_time(shallow, source, tmp_path):
+    pytest.importorskip("fcntl")
+    output = tmp_path / "copy"
+    with pytest.raises(CopyStopped):
+        copy(shallow, source, Interrupting(3), output)
+    before = contents(output)
+    with output_lock.hold(output / "validation.lock"):
+        with pytest.raises(ValueError, match=r"another holds .*validation\.lock"):
+            copy(shallow, source, stylization.StyleTextures(), output)
+        assert contents(output) == {**before, "validation.lock": b""}
+    assert contents(output) == before
+
+
+def test_skipped_pictures_leave_the_styles_of_the_others(shallow, source, paintings, tmp_path):
+    def styles_of(output):
+        config = DatasetConfig(name="image_folder", path=str(source), corrupt_images="skip")
+        copy(shallow, config, stylization.StyleFolder(paintings), output)
+        return {line["picture"]: line["style"] for line in records(output / "validation.jsonl")}
+
+    whole = styles_of(tmp_path / "whole")
+    (source / "validation" / "cat" / "1.png").write_bytes(b"no picture")
+    Image.new("RGB", (40, 5)).save(source / "validation" / "dog" / "2.bmp")
+    image_folder._open_split.cache_clear()
+    del whole["cat/1.png"], whole["dog/2.png"]
+    assert styles_of(tmp_path / "fewer") == whole
 
 
 def test_pictures_that_cannot_be_used_stop_the_copy_and_are_named(shallow, source, tmp_path):
@@ -747,7 +868,7 @@ def test_commands(files, source, data_dir, tmp_path, capsys):
         run(*arguments, "--output", source / "copy")
     with pytest.raises(SystemExit, match=r"^ValueError: exactly one of --dataset and --path"):
         run(*arguments, "--dataset=digits")
-    with pytest.raises(SystemExit, match=r"^ValueError: decoder must take .* another encoder"):
+    with pytest.raises(SystemExit, match=r"^ValueError: decoder must be one of this encoder"):
         run(*arguments, "--layer=relu3_1", "--output", tmp_path / "third")
     with pytest.raises(SystemExit, match=r"^FileNotFoundError: styles must be a folder"):
         run(*arguments, "--styles", tmp_path / "nothing")

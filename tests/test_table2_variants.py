@@ -49,6 +49,18 @@ def made_runs(std, adv, *, seeds=3):
             {"standard": 85, "reversed": 25},
             {"reversed": "holds", "claim_6": "open"},
         ),
+        # Nothing is lost by either: no confirmation, whatever the other half says.
+        (
+            {"standard": 90, "reversed": 89.5, "cue_conflict": 20},
+            {"standard": 90, "reversed": 91, "cue_conflict": 40},
+            {"reversed": "open", "cue_conflict": "holds", "claim_6": "open"},
+        ),
+        # One of them loses something: compared.
+        (
+            {"standard": 90, "reversed": 90, "cue_conflict": 20},
+            {"standard": 90, "reversed": 88, "cue_conflict": 40},
+            {"reversed": "holds", "cue_conflict": "holds", "claim_6": "holds"},
+        ),
     ],
 )
 def test_claim_6(std, adv, verdicts):
@@ -58,6 +70,16 @@ def test_claim_6(std, adv, verdicts):
         assert (found[name] if name == "claim_6" else found[name]["verdict"]) == verdict
     more = (std["standard"] - std["reversed"]) - (adv["standard"] - adv["reversed"])
     assert found["reversed"]["std_loses_more_by"]["mean"] == pytest.approx(more)
+
+
+@pytest.mark.parametrize(("adv_reversed", "said"), [(90, True), (80, False)])
+def test_a_half_without_losses_says_so(adv_reversed, said):
+    runs = made_runs({"standard": 90, "reversed": 90}, {"standard": 90, "reversed": adv_reversed})
+    claim = table2.decide(runs)
+    sentence = table2.sentences({"claim": claim, "reversed_about": [0.485, 0.456, 0.406]})[0]
+    assert claim["reversed"]["nothing_lost"] is said
+    assert "about the mean of ImageNet, [0.485, 0.456, 0.406]," in sentence
+    assert ("open, nothing was lost, so nothing is compared." in sentence) is said
 
 
 def test_the_papers_figures_are_those_of_its_table():
@@ -100,7 +122,7 @@ def test_table_with_cue_conflicts_and_a_stylised_copy(shapes, tmp_path, capsys):
     printed = capsys.readouterr().out
     record = read(tmp_path / "table2_variants.json")
     found = record["architectures"]["TinyNetwork"]
-    assert found["reversed_about"] == [0.5, 0.5, 0.5]
+    assert found["reversed_about"] == [0.485, 0.456, 0.406]
     for run in ("std", "adv"):
         accuracy = found["accuracies"][run]
         assert {name: accuracy[name]["n"] for name in accuracy} == {
@@ -134,7 +156,7 @@ def test_digits_have_neither(data_dir, tmp_path, capsys):
     found = read(tmp_path / "out" / "table2_variants.json")["architectures"]["TinyNetwork"]
     assert list(found["accuracies"]["std"]) == ["standard", "reversed"]
     assert found["accuracies"]["std"]["standard"]["top1"]["std"] is None
-    assert found["reversed_about"] == [0.305, 0.305, 0.305]
+    assert found["reversed_about"] == [0.485, 0.456, 0.406]
     with pytest.raises(SystemExit) as stopped:
         table2.main([*options, "--stylized", str(tmp_path / "nowhere")])
     assert stopped.value.code == 2

@@ -99,6 +99,7 @@ def _run(options: dict[str, Any]) -> str:
     """Run a command; what to say at its end."""
     from jaxrobust import checkpoints, stylization
     from jaxrobust.data.dataset_config import DatasetConfig
+    from jaxrobust.stylization.weights import check_decoder
 
     command = options.pop("command")
     encoder_path, layer = options.pop("encoder"), options.pop("layer")
@@ -126,7 +127,9 @@ def _run(options: dict[str, Any]) -> str:
         workdir = options.pop("workdir")
         stylization.train_decoder(encoder, dataset_config, source, workdir, **options)
         return f"written to {workdir}"
-    decoder = stylization.load_decoder(options.pop("decoder"))
+    decoder_path = options.pop("decoder")
+    decoder = stylization.load_decoder(decoder_path)
+    check_decoder(decoder_path, encoder)
     folder = stylization.stylize_dataset(
         encoder, decoder, dataset_config, source, options.pop("output"), **options
     )

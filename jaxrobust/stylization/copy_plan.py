@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import os
 import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
+from absl import logging
 
 from jaxrobust import config, files
 from jaxrobust.data import decode, sources
-from jaxrobust.data.image_folder import ImageFolder, find_split
+from jaxrobust.data.image_folder import ImageFolder, find_split, inspect_picture
 from jaxrobust.data.transforms import HostTransform
+from jaxrobust.stylization.provenance import read_json
 from jaxrobust.stylization.styles import LEAST_SIZE, StyleFolder, Styles
 
 
@@ -33,7 +39,8 @@ class CopyPlan:
     seed: int
     strength: float
     class_folders: tuple[str, ...]
-    file_names: tuple[str, ...] | None  # of an image folder's pictures
+    originals: tuple[Path, ...] | None  # an image folder's pictures, below the split
+    file_names: tuple[str, ...] | None  # of their copies
     folder: Path  # what the finished copy is called
     file_format: str
 
@@ -54,6 +61,10 @@ class CopyPlan:
     def settings(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.json")
 
+    @property
+    def lock(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """The content picture, the style picture and the record of an index."""
         source = self.split[index]
@@ -68,15 +79,17 @@ class CopyPlan:
         content = self.transform.base(source)
         content = decode.resize_and_center_crop(content, *self.transform.sizes())
         # Its own generator for each picture: whatever is skipped, the others stay as they are.
-        rng = np.random.default_rng((self.seed, *self.folder.name.encode(), index))
+        original = str(index) if self.originals is None else self.originals[index].as_posix()
+        name = os.fsencode(f"{self.folder.name}/{original}")
+        rng = np.random.default_rng((self.seed, *name))
         style, style_name = self.styles.draw(rng, self.style_size)
         if self.file_names is not None:
-            name = self.file_names[index]
+            picture = self.file_names[index]
         else:
             digits = len(str(len(self.split) - 1))
-            name = f"{self.class_folders[source['label']]}/{index:0{digits}}.{self.file_format}"
+            picture = f"{self.class_folders[source['label']]}/{index:0{digits}}.{self.file_format}"
         record = {
-            "picture": name,
+            "picture": picture,
             "index": index,
             "source": self.split.describe(index),
             "style": style_name,
@@ -100,7 +113,7 @@ class CopyPlan:
     def prepare_output(self, settings: dict[str, Any]) -> bool:
         """Check that the output is empty or a part of this very copy; is there work left?"""
         settings = config.to_plain(settings)
-        before = json.loads(self.settings.read_text()) if self.settings.exists() else None
+        before = read_json(self.settings) if self.settings.exists() else None
         for path in (self.folder, self.incomplete, self.records, self.unfinished_records):
             if before is None and path.exists():
                 raise ValueError(
@@ -117,33 +130,104 @@ class CopyPlan:
                     "give another output."
                 )
             if self.folder.exists():
-                self.unfinished_records.unlink(missing_ok=True)
-                return False
+                return self._reopened()
         else:
             files.write_json(self.settings, settings)
         return True
 
+    def _reopened(self) -> bool:
+        """Whether pictures or records of a finished copy are gone; then it is unfinished again."""
+        found = self._recorded(self.records, self.folder)
+        missing = len(self.split) - len(found)
+        if missing:
+            logging.warning(
+                "%d of the %d pictures in %s are gone, or their records: they are made again.",
+                missing, len(self.split), self.folder,
+            )  # fmt: skip
+            _write_lines(self.unfinished_records, found.values())
+            self.folder.rename(self.incomplete)
+        else:
+            self.unfinished_records.unlink(missing_ok=True)
+        return bool(missing)
+
     def finished(self) -> dict[int, str]:
         """The records, by index, of the pictures that are recorded and there."""
-        if not self.unfinished_records.exists():
+        return self._recorded(self.unfinished_records, self.incomplete)
+
+    def _recorded(self, records: Path, folder: Path) -> dict[int, str]:
+        if not records.exists():
             return {}
-        # What follows the last newline is half a line.
-        lines = self.unfinished_records.read_text().split("\n")[:-1]
         found = {}
-        for line in lines:
-            record = json.loads(line)
-            if (self.incomplete / record["picture"]).exists():
-                found[record["index"]] = line
+        # What follows the last newline is half a line.
+        for line in records.read_text(errors="replace").split("\n")[:-1]:
+            try:
+                record = json.loads(line)
+                index, picture = record["index"], folder / record["picture"]
+            except (ValueError, TypeError, KeyError):  # damaged: the picture is made again
+                continue
+            if index in range(len(self.split)) and picture.is_file():
+                found[int(index)] = line
+        return found
+
+    def begin(self) -> dict[int, str]:
+        """What `finished` returns, and nothing else left in the file of the records."""
+        found = self.finished()
+        _write_lines(self.unfinished_records, found.values())
         return found
 
     def finish(self) -> None:
         """The records in order and the copy under its own name: complete."""
         found = self.finished()
-        temporary = self.records.with_suffix(".tmp")
-        temporary.write_text("".join(f"{found[index]}\n" for index in range(len(self.split))))
-        temporary.replace(self.records)
+        _write_lines(self.records, [found[index] for index in range(len(self.split))])
         self.incomplete.rename(self.folder)
         self.unfinished_records.unlink(missing_ok=True)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a file of lines under a temporary name, then rename."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text("".join(f"{line}\n" for line in lines))
+    temporary.replace(path)
+
+
+def without_small(split: sources.Split) -> sources.Split:
+    """An image folder's split without the pictures that are too small; each is named.
+
+    Raises:
+        ValueError: When none is left.
+    """
+    records = split.records
+    if not isinstance(records, ImageFolder):
+        return split
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        check = functools.partial(inspect_picture, thoroughly=False)
+        sizes = list(pool.map(check, records.files))
+    fitting = {
+        k: size
+        for k, size in enumerate(sizes)
+        if not isinstance(size, str) and min(size) >= LEAST_SIZE
+    }
+    small = [k for k in range(len(sizes)) if k not in fitting]
+    for k in small:
+        logging.warning(
+            "Skipped: pictures must be at least %d x %d pixels, got %s for %s.",
+            LEAST_SIZE, LEAST_SIZE, sizes[k], records.files[k],
+        )  # fmt: skip
+    if not fitting:
+        raise ValueError(
+            f"Pictures must be at least {LEAST_SIZE} x {LEAST_SIZE} pixels, got none of split "
+            f"{split.name!r}."
+        )
+    height, width = next(iter(fitting.values()))
+    native_size = height if height == width and len(set(fitting.values())) == 1 else None
+    records = dataclasses.replace(
+        records,
+        files=tuple(records.files[k] for k in fitting),
+        labels=tuple(records.labels[k] for k in fitting),
+        native_size=native_size,
+        skipped=(*records.skipped, *(records.files[k] for k in small)),
+    )
+    return dataclasses.replace(split, records=records, native_size=native_size)
 
 
 def check_folders(output: Path, resolved: Any, dataset: Any, styles: Styles) -> None:
@@ -178,14 +262,18 @@ def class_folders(split: sources.Split) -> tuple[str, ...]:
     return tuple(f"{number}_{name}" for number, name in zip(numbers, names, strict=True))
 
 
-def file_names(
-    split: sources.Split, file_format: str, path: str | None, split_name: str
-) -> tuple[str, ...] | None:
-    """Names of the copies of an image folder's pictures, their folders included."""
+def original_names(split: sources.Split, path: str | None) -> tuple[Path, ...] | None:
+    """An image folder's pictures, below the folder of the split."""
     if path is None or not isinstance(split.records, ImageFolder):
         return None
-    root = find_split(path, split_name)
-    originals = [file.relative_to(root) for file in split.records.files]
+    root = find_split(path, split.name)
+    return tuple(file.relative_to(root) for file in split.records.files)
+
+
+def file_names(originals: Sequence[Path] | None, file_format: str) -> tuple[str, ...] | None:
+    """Names of the copies of an image folder's pictures, their folders included."""
+    if originals is None:
+        return None
     stems = [file.with_suffix("").as_posix() for file in originals]
     if len(set(stems)) < len(stems):  # a.jpg and a.png: the whole names are different at least
         stems = [file.as_posix() for file in originals]

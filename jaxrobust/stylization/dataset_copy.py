@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -22,9 +21,18 @@ from jaxrobust import batching, logs
 from jaxrobust.data import sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.data.transforms import HostTransform
-from jaxrobust.stylization.copy_plan import CopyPlan, check_folders, class_folders, file_names
+from jaxrobust.stylization import output_lock
+from jaxrobust.stylization.copy_plan import (
+    CopyPlan,
+    check_folders,
+    class_folders,
+    file_names,
+    original_names,
+    without_small,
+)
 from jaxrobust.stylization.networks import check_networks
-from jaxrobust.stylization.style_transfer import stylize_unchecked
+from jaxrobust.stylization.provenance import describe_source
+from jaxrobust.stylization.style_transfer import check_strength, stylize_unchecked
 from jaxrobust.stylization.styles import Styles
 from jaxrobust.stylization.weights import fingerprint
 from jaxrobust.train import Interrupts, data_mesh
@@ -64,7 +72,8 @@ def stylize_dataset(
     `<output_split>.incomplete`. Beside it stand `<output_split>.jsonl`, which names for every
     picture its source, style, seed and strength, and `<output_split>.json`, the settings. Where the
     classes' names are not in the order of the labels, the folders' names begin with the label, so
-    that a model trained on the source can be evaluated on the copy.
+    that a model trained on the source can be evaluated on the copy. Pictures that are gone from a
+    finished copy are made again.
 
     Args:
         encoder: As of `stylize`.
@@ -89,11 +98,10 @@ def stylize_dataset(
         FileNotFoundError: When the source is not there.
         ValueError: When an option is out of range, a picture cannot be read, the pictures are too
             small for the encoder, one of the folders lies inside the other, or the output holds
-            something else.
+            something else, or another copy is being written there.
         CopyStopped: After Ctrl-C or SIGTERM; what is finished is kept.
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must be from 0 to 1, got {strength}.")
+    check_strength(strength)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}.")
     if file_format not in FORMATS:
@@ -116,6 +124,8 @@ def stylize_dataset(
         )
     check_folders(Path(output), resolved, dataset, styles)
     opened = sources.open_split(resolved, dataset, split)
+    if resolved.corrupt_images == "skip":
+        opened = without_small(opened)
     if not len(opened):
         raise ValueError(f"Split {split!r} of {resolved.name} holds no images.")
     if resolved.path is not None and getattr(dataset_config, "image_size", None) is None:
@@ -126,6 +136,7 @@ def stylize_dataset(
     batching.check_count("style_size", style_size)
     check_networks(encoder, decoder, (size, size, 3), (style_size, style_size, 3))
     transform = HostTransform.create(opened, resolved, "none")
+    originals = original_names(opened, resolved.path)
     plan = CopyPlan(
         split=opened,
         transform=transform,
@@ -134,21 +145,14 @@ def stylize_dataset(
         seed=seed,
         strength=float(strength),
         class_folders=class_folders(opened),
-        file_names=file_names(opened, file_format, resolved.path, split),
+        originals=originals,
+        file_names=file_names(originals, file_format),
         folder=Path(output).expanduser() / output_split,
         file_format=file_format,
     )
     settings = {
         "jaxrobust": __version__,
-        "source": {
-            "name": resolved.name,
-            "path": resolved.path and str(Path(resolved.path).resolve()),
-            "split": split,
-            "pictures": len(opened),
-            "names_sha256": plan.file_names
-            and hashlib.sha256("\n".join(plan.file_names).encode()).hexdigest(),
-            "classes": list(opened.class_names),
-        },
+        "source": describe_source(resolved, dataset, opened),
         "image_size": size,
         "resize_size": transform.resize_size,
         "style_size": style_size,
@@ -159,12 +163,13 @@ def stylize_dataset(
         "decoder": fingerprint(decoder),
         "file_format": file_format,
     }
-    if not plan.prepare_output(settings):
-        return plan.folder
-    for name in plan.class_folders:  # a class without pictures must not vanish from the labels
-        (plan.incomplete / name).mkdir(parents=True, exist_ok=True)
-    _copy(plan, encoder, decoder, batch_size, mesh, log_every_seconds)
-    plan.finish()
+    with output_lock.hold(plan.lock):
+        if not plan.prepare_output(settings):
+            return plan.folder
+        for name in plan.class_folders:  # a class without pictures must not vanish from the labels
+            (plan.incomplete / name).mkdir(parents=True, exist_ok=True)
+        _copy(plan, encoder, decoder, batch_size, mesh, log_every_seconds)
+        plan.finish()
     return plan.folder
 
 
@@ -177,8 +182,7 @@ def _copy(
     log_every_seconds: float,
 ) -> None:
     """Make every picture that is not finished."""
-    finished = plan.finished()
-    plan.unfinished_records.write_text("".join(f"{line}\n" for line in finished.values()))
+    finished = plan.begin()
     todo = [index for index in range(len(plan.split)) if index not in finished]
     networks = jax.device_put(
         (batching.as_pytree(encoder), batching.as_pytree(decoder)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,18 +17,24 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import batching, checkpoints, config, files, logs
-from jaxrobust.data import pipeline
+from jaxrobust.data import pipeline, sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.stylization.networks import Decoder, feature_shapes, mirrored_decoder
+from jaxrobust.stylization.provenance import describe_source, read_json
 from jaxrobust.stylization.style_transfer import adain, channel_statistics, fit_to_shape
 from jaxrobust.stylization.styles import Styles
-from jaxrobust.stylization.weights import DECODER_FILE, fingerprint, load_decoder, save_decoder
+from jaxrobust.stylization.weights import (
+    DECODER_FILE,
+    DESCRIPTION_FILE,
+    fingerprint,
+    load_decoder,
+    save_decoder,
+)
 from jaxrobust.train import Interrupts, NotFinite, TrainingStopped, data_mesh
 from jaxrobust.version import __version__
 
 Array = jax.Array
 
-DESCRIPTION_FILE = "decoder.json"
 # What may change between two calls with one workdir; the rest decides the weights.
 _NOT_TRAINING = ("jaxrobust", "steps")
 
@@ -151,9 +156,10 @@ def train_decoder(
             raise ValueError(f"{name} must be a finite number of at least 0, got {value}.")
     folder = Path(workdir)
     mesh = data_mesh()
-    resolved, _ = resolve(dataset_config)
+    resolved, dataset = resolve(dataset_config)
     size = resolved.image_size
     shapes = feature_shapes(encoder, (size, size, 3))
+    opened = sources.open_split(resolved, dataset, resolved.train_split)
     description = {
         "jaxrobust": __version__,
         "steps": steps,
@@ -163,8 +169,7 @@ def train_decoder(
         "encoder": fingerprint(encoder),
         "feature_maps": [list(leaf.shape) for leaf in shapes],
         "dataset": {
-            "name": resolved.name,
-            "split": resolved.train_split,
+            **describe_source(resolved, dataset, opened),
             "image_size": size,
             "augmentation": resolved.augmentation,
         },
@@ -242,7 +247,7 @@ def _check_folder(folder: Path, description: dict[str, Any]) -> None:
     if path.exists():
         before, now = (
             {key: value for key, value in each.items() if key not in _NOT_TRAINING}
-            for each in (json.loads(path.read_text()), config.to_plain(description))
+            for each in (read_json(path), config.to_plain(description))
         )
         differences = config.difference(before, now)
         if differences:

@@ -40,7 +40,17 @@ class Encoder(ArrayPytree):
     @property
     def least_size(self) -> int:
         """The shortest side of an image that every reflection padding can take."""
-        return 2 ** self.operations.count("pool") + 1
+        return self.stride + 1
+
+    @property
+    def stride(self) -> int:
+        """How many times as large as the deepest feature map the image is, but for rounding."""
+        return 2 ** self.operations.count("pool")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that it takes."""
+        return self.parameters[min(self.parameters, key=int)]["kernel"].shape[2]
 
     def __call__(self, images: Array) -> list[Array]:
         """The feature maps of one image (h, w, c) in [0, 1], or of a batch (n, h, w, c).
@@ -269,6 +279,10 @@ def check_networks(
             "decoder must be a callable pytree feature map -> image, "
             f"got a {type(decoder).__name__}."
         )
+    for name, shape in (("images", image_shape), ("style_images", style_shape)):
+        wanted = encoder.channels if isinstance(encoder, Encoder) else shape[-1]
+        if shape[-1] != wanted:
+            raise ValueError(f"{name} must have {wanted} channels, got shape {tuple(shape)}.")
     feature_shapes(encoder, style_shape)
     features = feature_shapes(encoder, image_shape)[-1]
     channels = getattr(decoder, "channels", features.shape[-1])
@@ -278,8 +292,21 @@ def check_networks(
             f"{channels}: it belongs to another encoder or layer."
         )
     picture = jax.eval_shape(lambda x: decoder(x), features)
-    if picture.ndim != 3 or picture.shape[-1] != image_shape[-1]:
+    if getattr(picture, "ndim", None) != 3 or picture.shape[-1] != image_shape[-1]:
         raise ValueError(
             f"decoder must give images (height, width, {image_shape[-1]}), got shape "
-            f"{picture.shape} of features {features.shape}."
+            f"{getattr(picture, 'shape', picture)} of features {features.shape}."
         )
+    for image_side, side, drawn in zip(
+        image_shape[:2], features.shape[:2], picture.shape[:2], strict=True
+    ):
+        factor = -(-drawn // side)
+        # An encoder rounds its sides up, so that the right decoder draws less than `factor` beyond.
+        if not 0 <= drawn - image_side < factor:
+            stride = -(-image_side // side)
+            if isinstance(encoder, Encoder):
+                stride = encoder.stride
+            raise ValueError(
+                f"decoder enlarges {factor} times, the encoder reduces {stride} times (images "
+                f"{tuple(image_shape)}, decoded to {picture.shape}): it belongs to another layer."
+            )

@@ -123,7 +123,8 @@ def stylize(
         content's edges, where its side is no multiple of the encoder's stride, is cut off.
 
     Raises:
-        TypeError: When the images are not floating point, or the networks cannot be called.
+        TypeError: When the images are not floating point, the networks cannot be called, or the
+            strength is no single number.
         ValueError: When the images do not fit each other or the networks, are too small or leave
             [0, 1], or the strength does.
     """
@@ -135,8 +136,7 @@ def stylize(
             f"style_images must be one picture, or one for each of the images {images.shape}, "
             f"got shape {style_images.shape}."
         )
-    if batching.is_concrete(strength) and not 0 <= float(np.asarray(strength)) <= 1:
-        raise ValueError(f"strength must be from 0 to 1, got {strength}.")
+    check_strength(strength)
     height, width = images.shape[-3:-1]
     if batch_size is None:
         batch_size = max(1, batching.PIXELS_AT_ONCE // (height * width))
@@ -151,6 +151,21 @@ def stylize(
         chunk=batch_size,
         partition=batching.batch_partition(images),
     )
+
+
+def check_strength(strength: Any) -> None:
+    """Raise unless the strength is one number from 0 to 1, or a traced one.
+
+    Raises:
+        TypeError: When it is no single number.
+        ValueError: When it is out of range.
+    """
+    dtype = getattr(strength, "dtype", None) or np.asarray(strength).dtype
+    is_real = jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)
+    if not is_real or np.ndim(strength):
+        raise TypeError(f"strength must be one number from 0 to 1, got {strength!r}.")
+    if batching.is_concrete(strength) and not 0 <= float(strength) <= 1:
+        raise ValueError(f"strength must be from 0 to 1, got {strength}.")
 
 
 @functools.partial(jax.jit, static_argnames=("chunk", "partition"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from jaxrobust.data import decode, image_folder, textured_shapes
+from jaxrobust.stylization.provenance import files_sha256
 
 LEAST_SIZE = 16
 """The shortest side, in pixels, of a picture in a folder: smaller ones are icons or mistakes."""
@@ -99,12 +99,11 @@ class StyleFolder:
         return len(self.files)
 
     def describe(self) -> dict[str, Any]:
-        """The folder, the number of its pictures, and the sha256 of their names."""
-        names = "\n".join(file.relative_to(self.path).as_posix() for file in self.files)
+        """The folder, the number of its pictures, and what tells when one of them changes."""
         return {
             "folder": str(self.path.resolve()),
             "pictures": len(self.files),
-            "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            "files_sha256": files_sha256(self.files, self.path),
         }
 
     def draw(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from jaxrobust import torch_files
 from jaxrobust.classifier import Classifier
 from jaxrobust.models import layers, vgg
 from jaxrobust.stylization.networks import Decoder, Encoder, cut
+from jaxrobust.stylization.provenance import read_json
 
 Array = jax.Array
 
 DECODER_FILE = "decoder.safetensors"
 """What a complete training of a decoder writes into its workdir."""
+
+DESCRIPTION_FILE = "decoder.json"
+"""What a training of a decoder was begun with; beside it."""
+
+_TENSOR_NAME = re.compile(r"(0|[1-9][0-9]*)\.(weight|bias)", re.ASCII)
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def load_encoder(path: str | os.PathLike[str], *, layer: str = "relu4_1") -> Encoder:
@@ -90,10 +98,15 @@ def _read(
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold {wanted}, got a {type(found).__name__}.")
     kernels: dict[int, np.ndarray] = {}
-    for key in found:
-        number, _, kind = str(key).partition(".")
-        if not number.isdecimal() or kind not in ("weight", "bias"):
+    for key, value in found.items():
+        if not isinstance(key, str) or not _TENSOR_NAME.fullmatch(key):
             raise ValueError(f"{path} must hold {wanted}, got {key!r}.")
+        if not isinstance(value, np.ndarray) or not jnp.issubdtype(value.dtype, np.floating):
+            raise ValueError(
+                f"{path} must hold {wanted}, each a floating point array, got a "
+                f"{getattr(value, 'dtype', type(value).__name__)} as {key!r}."
+            )
+        number = key.partition(".")[0]
         if f"{number}.weight" not in found or f"{number}.bias" not in found:
             raise ValueError(f"{path} must hold {wanted}, got only one of them for {number}.")
         kernels[int(number)] = np.asarray(found[f"{number}.weight"], np.float32)
@@ -155,11 +168,11 @@ def vgg_encoder(classifier: Classifier, *, layer: str = "relu4_1") -> Encoder:
             f"classifier must be a Classifier of a VGG model, got {type(model or classifier)}: any "
             "callable pytree image -> list of feature maps is an encoder as well."
         )
-    params = classifier.variables["params"]
-    statistics = classifier.variables.get("batch_stats", {})
-    std = jnp.asarray(model.std)
-    parameters = {"0": {"kernel": jnp.diag(1 / std)[None, None], "bias": -jnp.array(model.mean)}}
-    parameters["0"]["bias"] /= std
+    # NumPy's arithmetic is the same on every machine, and so is the fingerprint.
+    variables = jax.device_get(classifier.variables)
+    params, statistics = variables["params"], variables.get("batch_stats", {})
+    mean, std = (np.asarray(value, np.float32) for value in (model.mean, model.std))
+    parameters = {"0": {"kernel": np.diag(1 / std)[None, None], "bias": -mean / std}}
     operations = ["convolution"]
     for stage, count in enumerate(model.convolutions, start=1):
         for place in range(1, count + 1):
@@ -167,20 +180,60 @@ def vgg_encoder(classifier: Classifier, *, layer: str = "relu4_1") -> Encoder:
             if model.batch_norm:
                 name = f"bn{stage}_{place}"
                 running = statistics[name]
-                factor = params[name]["scale"] / jnp.sqrt(running["var"] + layers.BatchNorm.epsilon)
+                epsilon = np.float32(layers.BatchNorm.epsilon)
+                factor = params[name]["scale"] / np.sqrt(running["var"] + epsilon)
                 weights["kernel"] = weights["kernel"] * factor
                 shifted = (weights["bias"] - running["mean"]) * factor
                 weights["bias"] = shifted + params[name]["bias"]
             operations += ["pad", "convolution", "relu"]
             parameters[str(len(operations) - 2)] = weights
         operations.append("pool")
-    return cut(parameters, operations, layer)
+    return cut(jax.tree.map(jnp.asarray, parameters), operations, layer)
+
+
+def check_decoder(path: str | os.PathLike[str], encoder: Any) -> None:
+    """Raise when a decoder was trained for another encoder; only `train_decoder` says for which.
+
+    Args:
+        path: As of `load_decoder`.
+        encoder: What it is to decode.
+
+    Raises:
+        ValueError: When it was; with both fingerprints.
+    """
+    path = Path(path)
+    description = (path if path.is_dir() else path.parent) / DESCRIPTION_FILE
+    if not description.exists() or (path.is_file() and path.name != DECODER_FILE):
+        return
+    trained, given = read_json(description).get("encoder"), fingerprint(encoder)
+    if trained != given:
+        raise ValueError(
+            f"decoder must be one of this encoder, but {description} names another (fingerprint "
+            f"{str(trained)[:12]}, the encoder's is {given[:12]})."
+        )
 
 
 def fingerprint(network: Any) -> str:
-    """The sha256 of a network's weights: equal for equal networks, whatever file they came from."""
-    digest = hashlib.sha256()
+    """The sha256 of a network's weights and structure, whatever file they came from.
+
+    Args:
+        network: A callable pytree.
+
+    Raises:
+        TypeError: When it is a plain function, whose weights nobody can see.
+    """
+    structure = jax.tree.structure(network)
+    if jax.tree_util.treedef_is_leaf(structure):
+        raise TypeError(
+            "encoder and decoder must be pytrees with their weights as leaves, for example "
+            f"jax.tree_util.Partial(apply, weights), got a {type(network).__name__}."
+        )
+    # Functions are named by their address, which every run changes.
+    digest = hashlib.sha256(_ADDRESS.sub("", str(structure)).encode())
     for path, leaf in jax.tree.leaves_with_path(network):
+        if callable(leaf):
+            digest.update(f"{jax.tree_util.keystr(path)} {_ADDRESS.sub('', repr(leaf))}".encode())
+            continue
         values = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())

@@ -1,0 +1,67 @@
+"""What a copy or a training was made from, so that it never goes on with something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxrobust.data import catalog, sources
+from jaxrobust.data.dataset_config import ResolvedConfig
+from jaxrobust.data.image_folder import ImageFolder, find_split
+
+
+def files_sha256(files: Iterable[Path], root: Path) -> str:
+    """The sha256 of the names below `root`, the sizes and the times of change of some files."""
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        name = os.fsencode(file.relative_to(root).as_posix())
+        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def describe_source(
+    resolved: ResolvedConfig, dataset: catalog.Dataset, opened: sources.Split
+) -> dict[str, Any]:
+    """What decides the pictures of a split, ready for JSON.
+
+    Args:
+        resolved: What `resolve` returned.
+        dataset: Likewise.
+        opened: What `sources.open_split` returned.
+    """
+    description: dict[str, Any] = {
+        "name": resolved.name,
+        "split": opened.name,
+        "pictures": len(opened),
+        "classes": list(opened.class_names),
+    }
+    if resolved.path is None:
+        folder = Path(sources.open_builder(resolved, dataset).data_dir)
+        return {**description, "data_dir": str(folder.expanduser().resolve())}
+    description["path"] = str(Path(resolved.path).expanduser().resolve())
+    if isinstance(opened.records, ImageFolder):
+        root = find_split(resolved.path, opened.name)
+        description["files_sha256"] = files_sha256(opened.records.files, root)
+    return description
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings in a file.
+
+    Raises:
+        ValueError: When it holds something else.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must hold settings as JSON, got something else: {error}."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold settings as JSON, got a {type(found).__name__}.")
+    return found
