@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import named, norms
-from jaxrobust.batching import check_count, check_number, per_image
+from jaxrobust.batching import per_image
+from jaxrobust.checks import check_count, check_number
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:

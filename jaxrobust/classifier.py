@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import ArrayPytree, Callee
+from jaxrobust.pytrees import ArrayPytree, Callee
 
 # Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
 # ("conv 9", "conv 49") does not count them.

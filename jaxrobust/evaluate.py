@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, files, filters, logs
-from jaxrobust.batching import as_pytree
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
+from jaxrobust.pytrees import as_pytree
 
 # Seconds between two notes of how far an evaluation has come.
 _SAVE_EVERY = 30.0

@@ -43,6 +43,23 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The settings in a file.
+
+    Raises:
+      ValueError: when it holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must hold settings as JSON, got something else: {error}."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold settings as JSON, got a {type(found).__name__}.")
+    return found
+
+
 def _finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}

@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 
 from jaxrobust import named
-from jaxrobust.batching import check_count, is_concrete, per_image
+from jaxrobust.batching import per_image
+from jaxrobust.checks import check_count, is_concrete
 
 # Below this many pixels a Gaussian is 1 at its centre and 0 elsewhere, in float64 as well.
 _SMALLEST_SIGMA = 0.01

@@ -16,7 +16,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from jaxrobust.batching import ArrayPytree, as_pytree, join_arrays, split_arrays
+from jaxrobust.pytrees import ArrayPytree, as_pytree, join_arrays, split_arrays
 from jaxrobust.relus import Exchange
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxrobust import attacks
-from jaxrobust.batching import BATCH_AXIS
+from jaxrobust.checks import BATCH_AXIS
 from jaxrobust.classifier import Classifier
 
 

@@ -10,7 +10,17 @@ import pytest
 import jaxrobust
 
 PACKAGE = Path(jaxrobust.__file__).parent
-GROUND = {"batching", "classifier", "guided", "named", "norms", "relus", "models"}
+GROUND = {
+    "batching",
+    "checks",
+    "classifier",
+    "guided",
+    "models",
+    "named",
+    "norms",
+    "pytrees",
+    "relus",
+}
 METHODS = ["attacks", "saliency", "feature_visualization", "map_metrics", "filters"]
 HEAVY = ["grain", "matplotlib", "orbax", "tensorflow", "tensorflow_datasets"]
 

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrobust import Classifier, as_classifier, models, saliency
-from jaxrobust.batching import BATCH_AXIS
+from jaxrobust.checks import BATCH_AXIS
 from jaxrobust.guided import guided
 from tests.tiny import TinyNetwork, drawn_variables
 

@@ -10,20 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust.batching import (
-    as_pytree,
-    check_count,
-    check_key,
-    is_concrete,
-    map_in_chunks,
-    num_classes,
-)
+from jaxrobust.batching import map_in_chunks
+from jaxrobust.checks import check_count, check_key, is_concrete, num_classes
 from jaxrobust.feature_visualization.options import (
     OBJECTIVES,
     check_image_shape,
     complete_options,
 )
 from jaxrobust.feature_visualization.parameterizations import Pixel
+from jaxrobust.pytrees import as_pytree
 
 LOGITS = "logits"
 

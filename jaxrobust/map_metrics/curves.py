@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import check_count, map_in_chunks, per_image
+from jaxrobust.batching import map_in_chunks, per_image
+from jaxrobust.checks import check_count
 from jaxrobust.classifier import mean_pixel
 
 BASELINES = ("mean", "zeros", "blur")

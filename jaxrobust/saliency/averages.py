@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import check_count, check_number, is_concrete, per_image
+from jaxrobust.batching import per_image
+from jaxrobust.checks import check_count, check_number, is_concrete
 from jaxrobust.classifier import mean_pixel
 from jaxrobust.saliency.gradients import vanilla_gradient
 

@@ -21,7 +21,6 @@ from jaxrobust import config, files
 from jaxrobust.data import decode, sources
 from jaxrobust.data.image_folder import ImageFolder, find_split, inspect_picture
 from jaxrobust.data.transforms import HostTransform
-from jaxrobust.stylization.provenance import read_json
 from jaxrobust.stylization.styles import LEAST_SIZE, StyleFolder, Styles
 
 
@@ -113,7 +112,7 @@ class CopyPlan:
     def prepare_output(self, settings: dict[str, Any]) -> bool:
         """Check that the output is empty or a part of this very copy; is there work left?"""
         settings = config.to_plain(settings)
-        before = read_json(self.settings) if self.settings.exists() else None
+        before = files.read_json(self.settings) if self.settings.exists() else None
         for path in (self.folder, self.incomplete, self.records, self.unfinished_records):
             if before is None and path.exists():
                 raise ValueError(

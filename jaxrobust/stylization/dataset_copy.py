@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust import batching, logs
+from jaxrobust import checks, logs, pytrees
 from jaxrobust.data import sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.data.transforms import HostTransform
@@ -108,7 +108,7 @@ def stylize_dataset(
         raise ValueError(f"file_format must be png or jpg, got {file_format!r}.")
     mesh = data_mesh()
     batch_size = _PER_DEVICE * mesh.size if batch_size is None else batch_size
-    batching.check_count("batch_size", batch_size)
+    checks.check_count("batch_size", batch_size)
     if batch_size % mesh.size:
         raise ValueError(
             f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}."
@@ -133,7 +133,7 @@ def stylize_dataset(
         resolved = dataclasses.replace(resolved, image_size=smaller)
     size = resolved.image_size
     style_size = size if style_size is None else style_size
-    batching.check_count("style_size", style_size)
+    checks.check_count("style_size", style_size)
     check_networks(encoder, decoder, (size, size, 3), (style_size, style_size, 3))
     transform = HostTransform.create(opened, resolved, "none")
     originals = original_names(opened, resolved.path)
@@ -185,7 +185,7 @@ def _copy(
     finished = plan.begin()
     todo = [index for index in range(len(plan.split)) if index not in finished]
     networks = jax.device_put(
-        (batching.as_pytree(encoder), batching.as_pytree(decoder)),
+        (pytrees.as_pytree(encoder), pytrees.as_pytree(decoder)),
         NamedSharding(mesh, PartitionSpec()),
     )
     sharding = NamedSharding(mesh, PartitionSpec("data"))

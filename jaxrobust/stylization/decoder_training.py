@@ -16,11 +16,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust import batching, checkpoints, config, files, logs
+from jaxrobust import checkpoints, checks, config, files, logs, pytrees
 from jaxrobust.data import pipeline, sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.stylization.networks import Decoder, feature_shapes, mirrored_decoder
-from jaxrobust.stylization.provenance import describe_source, read_json
+from jaxrobust.stylization.provenance import describe_source
 from jaxrobust.stylization.style_transfer import adain, channel_statistics, fit_to_shape
 from jaxrobust.stylization.styles import Styles
 from jaxrobust.stylization.weights import (
@@ -144,7 +144,7 @@ def train_decoder(
         TrainingStopped: After Ctrl-C or SIGTERM, when the state has been saved.
     """
     for name, count in (("steps", steps), ("batch_size", batch_size), ("save_every", save_every)):
-        batching.check_count(name, count)
+        checks.check_count(name, count)
     numbers = {
         "learning_rate": learning_rate,
         "learning_rate_decay": learning_rate_decay,
@@ -179,7 +179,7 @@ def train_decoder(
     _check_folder(folder, description)
 
     replicated = NamedSharding(mesh, PartitionSpec())
-    encoder = jax.device_put(batching.as_pytree(encoder), replicated)
+    encoder = jax.device_put(pytrees.as_pytree(encoder), replicated)
     decoder = mirrored_decoder(encoder, jax.random.key(seed), image_shape=(size, size, 3))
     state = _optimizer(learning_rate, learning_rate_decay).init(decoder)
     decoder, state = jax.device_put((decoder, state), replicated)
@@ -247,7 +247,7 @@ def _check_folder(folder: Path, description: dict[str, Any]) -> None:
     if path.exists():
         before, now = (
             {key: value for key, value in each.items() if key not in _NOT_TRAINING}
-            for each in (read_json(path), config.to_plain(description))
+            for each in (files.read_json(path), config.to_plain(description))
         )
         differences = config.difference(before, now)
         if differences:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,20 +47,3 @@ def describe_source(
         root = find_split(resolved.path, opened.name)
         description["files_sha256"] = files_sha256(opened.records.files, root)
     return description
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The settings in a file.
-
-    Raises:
-        ValueError: When it holds something else.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} must hold settings as JSON, got something else: {error}."
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold settings as JSON, got a {type(found).__name__}.")
-    return found

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxrobust import batching
+from jaxrobust import batching, checks, pytrees
 from jaxrobust.stylization.networks import check_networks
 
 Array = jax.Array
@@ -128,8 +128,8 @@ def stylize(
         ValueError: When the images do not fit each other or the networks, are too small or leave
             [0, 1], or the strength does.
     """
-    images = batching.check_images(images)
-    style_images = batching.check_images(style_images)
+    images = checks.check_images(images)
+    style_images = checks.check_images(style_images)
     counts = images.shape[:-3], style_images.shape[:-3]
     if counts[1] not in ((), counts[0]):
         raise ValueError(
@@ -140,11 +140,11 @@ def stylize(
     height, width = images.shape[-3:-1]
     if batch_size is None:
         batch_size = max(1, batching.PIXELS_AT_ONCE // (height * width))
-    batching.check_count("batch_size", batch_size)
+    checks.check_count("batch_size", batch_size)
     check_networks(encoder, decoder, images.shape[-3:], style_images.shape[-3:])
     return stylize_unchecked(
-        batching.as_pytree(encoder),
-        batching.as_pytree(decoder),
+        pytrees.as_pytree(encoder),
+        pytrees.as_pytree(decoder),
         images,
         style_images,
         strength,
@@ -164,7 +164,7 @@ def check_strength(strength: Any) -> None:
     is_real = jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)
     if not is_real or np.ndim(strength):
         raise TypeError(f"strength must be one number from 0 to 1, got {strength!r}.")
-    if batching.is_concrete(strength) and not 0 <= float(strength) <= 1:
+    if checks.is_concrete(strength) and not 0 <= float(strength) <= 1:
         raise ValueError(f"strength must be from 0 to 1, got {strength}.")
 
 

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from jaxrobust import torch_files
+from jaxrobust import files, torch_files
 from jaxrobust.classifier import Classifier
 from jaxrobust.models import layers, vgg
 from jaxrobust.stylization.networks import Decoder, Encoder, cut
-from jaxrobust.stylization.provenance import read_json
 
 Array = jax.Array
 
@@ -205,7 +204,7 @@ def check_decoder(path: str | os.PathLike[str], encoder: Any) -> None:
     description = (path if path.is_dir() else path.parent) / DESCRIPTION_FILE
     if not description.exists() or (path.is_file() and path.name != DECODER_FILE):
         return
-    trained, given = read_json(description).get("encoder"), fingerprint(encoder)
+    trained, given = files.read_json(description).get("encoder"), fingerprint(encoder)
     if trained != given:
         raise ValueError(
             f"decoder must be one of this encoder, but {description} names another (fingerprint "

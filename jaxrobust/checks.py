@@ -1,0 +1,190 @@
+"""What callers hand in, checked in one sentence each, as early as it can be known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.pytrees import as_pytree
+
+# The name of the axis over the images of a batch: a model may ask for statistics across it.
+BATCH_AXIS = "images"
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers in `value` are known now, that is, not traced by jit, vmap or grad."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def check_number(name: str, value: Any, least: float = 0.0) -> None:
+    """Raise unless an option is one finite number of at least `least`, or traced.
+
+    Raises:
+      TypeError: when it is no number.
+      ValueError: when it is out of range.
+    """
+    if not is_concrete(value):
+        return
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}.") from None
+    if not least <= number < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {number:g}.")
+
+
+@jax.jit
+def _logits(classifier, image):
+    # Mapped, as the methods call it: the model may ask for statistics across the batch.
+    return jax.tree.map(
+        lambda logits: logits[0], jax.vmap(classifier, axis_name=BATCH_AXIS)(image[None])
+    )
+
+
+def num_classes(classifier: Callable, image_shape: tuple[int, ...], dtype: Any = None) -> int:
+    """How many logits the classifier gives for one image of this shape; traced once, never run.
+
+    Raises:
+      ValueError: when one image does not give a vector of logits.
+    """
+    image = jax.ShapeDtypeStruct(tuple(image_shape), dtype or jnp.float32)
+    try:
+        logits = _logits.eval_shape(as_pytree(classifier), image)
+    except Exception as error:
+        error.add_note(
+            f"jaxrobust called the classifier with one image of shape {tuple(image_shape)}; "
+            "wrap a model that expects a batch with as_classifier(apply, variables, batched=True)."
+        )
+        raise
+    if getattr(logits, "ndim", None) != 1:
+        raise ValueError(
+            f"classifier must map one image of shape {tuple(image_shape)} to logits of shape "
+            f"(classes,), got {jax.tree.map(lambda leaf: leaf.shape, logits)}."
+        )
+    return logits.shape[0]
+
+
+def check_key(key: Any, count: int | None) -> jax.Array | None:
+    """The key, or the array of `count` keys, as new-style keys; None stays None.
+
+    Raises:
+      TypeError: when it is no key; old-style uint32 keys are accepted.
+      ValueError: when there are not as many keys as images (`count` None: one image).
+    """
+    if key is None:
+        return None
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise TypeError(f"key must be a jax.random.key, got {key!r}.")
+    if dtype == jnp.uint32:
+        key = jax.random.wrap_key_data(key)
+    if key.ndim and (count is None or key.shape != (count,)):
+        images = "one image" if count is None else f"{count} images"
+        raise ValueError(
+            f"key must be one key, or one for each of {images}, got shape {key.shape}."
+        )
+    return key
+
+
+@jax.jit
+def _summary(array):
+    # Whether all is in order is asked apart: on CPU, min and max pass over NaN.
+    return jnp.min(array), jnp.max(array), ~jnp.any(jnp.isnan(array)), jnp.all(jnp.isfinite(array))
+
+
+def _extremes(array: jax.Array) -> tuple[Any, Any, bool, bool]:
+    """Smallest and largest of concrete numbers, whether none is NaN, whether all are finite."""
+    # A caller's jit may be tracing, which would take the question into its program.
+    with jax.ensure_compile_time_eval():
+        low, high, numbers, finite = jax.device_get(_summary(array))
+    return low.item(), high.item(), bool(numbers), bool(finite)
+
+
+def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
+    """The images as an array, after checking rank, dtype and (when concrete) range.
+
+    Raises:
+      TypeError: when they are not floating point.
+      ValueError: when they are neither (h, w, c) nor (n, h, w, c), are empty, or leave [0, 1].
+    """
+    dtype = getattr(images, "dtype", None)
+    if dtype is None:
+        images = np.asarray(images)
+        dtype = images.dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floating point in [0, 1], got dtype {dtype}"
+            + ("; divide uint8 pictures by 255." if dtype == np.uint8 else ".")
+        )
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise ValueError(
+            "images must have shape (height, width, channels) or (n, height, width, channels), "
+            f"got {tuple(images.shape)}."
+        )
+    images = jnp.asarray(images)
+    if images.dtype.itemsize < 4:
+        images = images.astype(jnp.float32)  # an epsilon of 8/255 is lost in bfloat16
+    if unit_range and is_concrete(images):
+        low, high, numbers, _ = _extremes(images)
+        if not numbers:
+            raise ValueError("images must lie in [0, 1], got NaN.")
+        if not (low >= 0.0 and high <= 1.0):
+            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}.")
+    return images
+
+
+def check_labels(labels: Any, count: int | None, classes: int) -> jax.Array:
+    """The labels as an int32 array, after checking shape, dtype and (when concrete) range.
+
+    Raises:
+      TypeError: when they are not integers.
+      ValueError: when there is not one label an image, or one is outside [0, classes).
+    """
+    if not is_concrete(labels):
+        labels = jnp.asarray(labels)
+    elif not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}.")
+    expected = () if count is None else (count,)
+    if labels.shape != expected:
+        raise ValueError(f"labels must have shape {expected}, got {labels.shape}.")
+    if is_concrete(labels):
+        low, high, *_ = _extremes(labels)
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels must lie in [0, {classes}), the classifier's classes, "
+                f"got {low if low < 0 else high}."
+            )
+    return jnp.asarray(labels, jnp.int32)
+
+
+def check_maps(maps: Any, shape: tuple[int, ...]) -> jax.Array:
+    """The saliency maps as an array, after checking that they are floats of the images' shape.
+
+    Raises:
+      TypeError: when they are not floating point.
+      ValueError: when they have another shape, or (when concrete) are not finite.
+    """
+    maps = maps if hasattr(maps, "dtype") else np.asarray(maps)
+    if not jnp.issubdtype(maps.dtype, jnp.floating):
+        raise TypeError(f"saliency_maps must be floating point, got dtype {maps.dtype}.")
+    if maps.shape != shape:
+        raise ValueError(f"saliency_maps must have the images' shape {shape}, got {maps.shape}.")
+    maps = jnp.asarray(maps)
+    if is_concrete(maps) and not _extremes(maps)[3]:
+        raise ValueError("saliency_maps must be finite, got NaN or infinity.")
+    return maps
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless an option is a whole number of at least `least`.
+
+    Raises:
+      ValueError: naming the option.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
