@@ -39,7 +39,15 @@ TIMES = tuple(range(6))
 REVERSED_ABOUT = (0.485, 0.456, 0.406)
 FOLDER = "accuracies"
 # What decides, beside the data and the weights, how many are right.
-_SOURCES = ("filters.py", "evaluate.py", "batching.py", "checks.py", "classifier.py", "models/*.py")
+_SOURCES = (
+    "filters.py",
+    "evaluate.py",
+    "batching.py",
+    "checks.py",
+    "classifier.py",
+    "pytrees.py",
+    "models/*.py",
+)
 _IGNORED = ("augmentation", "train_split", "in_memory", "workers")
 
 

@@ -128,20 +128,17 @@ def per_image(
             arguments = {"classifier": classifier} if has_classifier else {}
             return method(**arguments, **mapped, **traced, **options)
 
-        if mapped["image"].ndim == 3:
-            # A batch of one: the axis over the images is there for whoever asks for it.
-            single = jax.tree.map(lambda leaf: leaf[None], mapped)
-            result = map_in_chunks(
-                lambda part: one(classifier, traced, part), single, None, BATCH_AXIS
-            )
-            return jax.tree.map(lambda leaf: leaf[0], result)
-        if mapped.get("key") is not None and mapped["key"].ndim == 0:
-            mapped |= {"key": jax.random.split(mapped["key"], mapped["image"].shape[0])}
-
         def many(classifier, traced, mapped):
             return map_in_chunks(
                 lambda part: one(classifier, traced, part), mapped, chunk, BATCH_AXIS
             )
+
+        if mapped["image"].ndim == 3:
+            # A batch of one: the axis over the images is there for whoever asks for it.
+            single = jax.tree.map(lambda leaf: leaf[None], mapped)
+            return jax.tree.map(lambda leaf: leaf[0], many(classifier, traced, single))
+        if mapped.get("key") is not None and mapped["key"].ndim == 0:
+            mapped |= {"key": jax.random.split(mapped["key"], mapped["image"].shape[0])}
 
         if chunk is None or partition is None:
             return many(classifier, traced, mapped)

@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxrobust import named
 from jaxrobust.batching import per_image
-from jaxrobust.checks import check_count, is_concrete
+from jaxrobust.checks import check_count, check_number, is_concrete
 
 # Below this many pixels a Gaussian is 1 at its centre and 0 elsewhere, in float64 as well.
 _SMALLEST_SIGMA = 0.01
@@ -39,8 +39,7 @@ def _check_number(name: str, value: Any) -> np.dtype:
 def _check_gaussian_blur(*, sigma, kernel_size):
     _check_kernel_size(kernel_size)
     _check_number("sigma", sigma)
-    if is_concrete(sigma) and not 0 <= float(sigma) < float("inf"):
-        raise ValueError(f"sigma must be a finite number of at least 0, got {float(sigma):g}.")
+    check_number("sigma", sigma)
 
 
 def _check_median_filter(*, kernel_size, times):

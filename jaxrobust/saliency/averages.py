@@ -10,7 +10,7 @@ import numpy as np
 from jaxrobust.batching import per_image
 from jaxrobust.checks import check_count, check_number, is_concrete
 from jaxrobust.classifier import mean_pixel
-from jaxrobust.saliency.gradients import vanilla_gradient
+from jaxrobust.saliency.gradients import logit_gradient, vanilla_gradient
 
 STATISTICS = ("mean", "mean_square", "variance")
 RULES = ("left", "right", "midpoint", "trapezoid", "gauss_legendre")
@@ -228,8 +228,7 @@ def integrated_gradients(
     difference = image - start
 
     def gradient(step):
-        place = start + nodes[step] * difference
-        return jax.grad(lambda image: classifier(image)[label])(place)
+        return logit_gradient(classifier, start + nodes[step] * difference, label)
 
     mean = _weighted_sums(gradient, weights, sample_chunk)
     return mean * difference if multiply_by_input else mean

@@ -13,6 +13,7 @@ from jaxrobust.batching import per_image
 from jaxrobust.classifier import Classifier
 from jaxrobust.guided import guided, guided_relu
 from jaxrobust.relus import Exchange, is_relu
+from jaxrobust.saliency.gradients import logit_gradient
 
 # A function of (image, change) that returns the logits of the network whose feature maps went
 # through `change`, and the feature maps (before it).
@@ -100,8 +101,7 @@ def guided_grad_cam(
       [0.0, 0.015625]
     """
     transformed = guided(classifier, maximum_as_relu=maximum_as_relu)
-    backprop = jax.grad(lambda image: transformed(image)[label])(image)
-    return backprop * _grad_cam(classifier, image, label, layer)
+    return logit_gradient(transformed, image, label) * _grad_cam(classifier, image, label, layer)
 
 
 def _grad_cam(classifier, image, label, layer):

@@ -8,6 +8,11 @@ from jaxrobust.batching import per_image
 from jaxrobust.guided import guided
 
 
+def logit_gradient(classifier: Callable, image: jax.Array, label: jax.Array) -> jax.Array:
+    """d logit / d image, for methods of one image that are compiled already."""
+    return jax.grad(lambda image: classifier(image)[label])(image)
+
+
 @per_image
 def vanilla_gradient(
     classifier: Callable[[jax.Array], jax.Array], image: jax.Array, label: jax.Array
@@ -34,7 +39,7 @@ def vanilla_gradient(
       >>> vanilla_gradient(classifier, jnp.zeros((1, 1, 3)), 1).tolist()
       [[[2.0, 0.0, 0.0]]]
     """
-    return jax.grad(lambda image: classifier(image)[label])(image)
+    return logit_gradient(classifier, image, label)
 
 
 @per_image
@@ -100,8 +105,7 @@ def guided_backprop(
       >>> guided_backprop(classifier, jnp.ones((1, 1, 3)), 1).tolist()
       [[[0.0, 0.0, 0.0]]]
     """
-    transformed = guided(classifier, maximum_as_relu=maximum_as_relu)
-    return jax.grad(lambda image: transformed(image)[label])(image)
+    return logit_gradient(guided(classifier, maximum_as_relu=maximum_as_relu), image, label)
 
 
 @per_image
@@ -130,4 +134,4 @@ def input_times_gradient(
       >>> input_times_gradient(classifier, jnp.full((1, 1, 3), 0.5), 1).tolist()
       [[[1.0, 0.0, 0.0]]]
     """
-    return image * jax.grad(lambda image: classifier(image)[label])(image)
+    return image * logit_gradient(classifier, image, label)
