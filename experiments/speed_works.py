@@ -128,8 +128,8 @@ def our_works(subject: Subject) -> dict[str, Work]:
     mesh = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
     key = jax.random.key(1)
     # Placed as training places them: otherwise the second step would be compiled anew.
-    batch, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-    batch = jax.device_put({"image": subject.images, "label": subject.labels}, batch)
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
+    batch = jax.device_put({"image": subject.images, "label": subject.labels}, sharded)
     images, labels = batch["image"], batch["label"]
     classifier = subject.classifier
 
@@ -141,9 +141,8 @@ def our_works(subject: Subject) -> dict[str, Work]:
         )
 
     def training(recipe: Recipe) -> Work:
-        state = initial_state(jax.random.key(0), subject.model, images.shape[1:], recipe)
-        state = jax.device_put(state, replicated)
         options = {"model": subject.model, "recipe": recipe, "mesh": mesh}
+        state = initial_state(jax.random.key(0), image_shape=images.shape[1:], **options)
 
         def run() -> jax.Array:
             nonlocal state  # donated: the old one is gone

@@ -37,6 +37,10 @@ def default() -> ConfigDict:
             | {key: placeholder(int) for key in ("image_size", "resize_size")},
             # dtype "auto": bfloat16 on TPU and GPU, float32 on CPU. Other keys: the model's fields.
             "model": {"name": "resnet50", "dtype": "auto"},
+            # Fine-tuning instead of training from scratch, with model.name "late_fusion": folders
+            # of trainings (see `fine_tuning`), whose backbones get one new classifier together;
+            # model.frozen trains that alone.
+            "pretrained": {"backbones": (), "allow_same": False},
             "batch_size": 256,  # of all devices together
             "epochs": FieldReference(90.0, field_type=float),
             "steps": placeholder(int),  # instead of epochs, which must be None then
@@ -66,6 +70,8 @@ def default() -> ConfigDict:
             "evaluation": {
                 "batch_size": 256,
                 "seed": 0,
+                # Clean accuracy while training, into metrics.jsonl; None: only at the end.
+                "every_epochs": placeholder(float),
                 # name -> {"name": attack, options}; step_size None is 1.5 epsilon / steps.
                 "attacks": {
                     "pgd_0_005": {"name": "pgd", "epsilon": 0.005, "steps": 10, "restarts": 10},
@@ -205,6 +211,8 @@ def _check_run(config: ConfigDict) -> None:
         positive("checkpoint.every_epochs", every.every_epochs)
     else:
         positive("checkpoint.every_steps", every.every_steps, whole=True)
+    if config.evaluation.every_epochs is not None:
+        positive("evaluation.every_epochs", config.evaluation.every_epochs)
     optimizer = config.optimizer
     positive("optimizer.learning_rate", optimizer.learning_rate)
     share("optimizer.momentum", optimizer.momentum)
@@ -218,6 +226,7 @@ def _check_run(config: ConfigDict) -> None:
     share("adversarial_share", config.adversarial_share, lowest_allowed=False)
     if config.attack is not None:
         _check_options("attack", "attack", attacks, config.attack)
+    _check_pretrained(config)
     if not config.model.get("name"):
         raise ValueError(
             f"model.name must be the name of a model, got {config.model.get('name')!r}."
@@ -236,6 +245,23 @@ def _check_run(config: ConfigDict) -> None:
                 f"evaluation.variants.{name}.mean must have one number for each of 3 channels, "
                 f"got {mean}."
             )
+
+
+def _check_pretrained(config: ConfigDict) -> None:
+    folders = config.pretrained.backbones
+    if isinstance(folders, str) or not all(
+        folder and isinstance(folder, str) for folder in folders
+    ):
+        raise ValueError(f"pretrained.backbones must be names of folders, got {folders!r}.")
+    if bool(folders) != (config.model.get("name") == "late_fusion"):
+        raise ValueError(
+            "pretrained.backbones must be given for the model late_fusion, and for it alone; got "
+            f"{', '.join(folders) or 'none'} for {config.model.get('name')}."
+        )
+    if folders and config.dataset.image_size is None:
+        raise ValueError(
+            "dataset.image_size must be given for a fine-tuning: the size that the backbones take."
+        )
 
 
 def _check_options(where: str, kind: str, room: Any, chosen: Any) -> None:

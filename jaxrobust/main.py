@@ -55,7 +55,8 @@ def main(argv: list[str]) -> None:
 def parse(argv: list[str]) -> list[str]:
     """Parse the flags; a wrong one ends with one sentence."""
     for argument in argv[1:]:
-        name, _, path = argument.lstrip("-").partition("=")
+        name, _, value = argument.lstrip("-").partition("=")
+        path = value.partition(":")[0]  # what follows the colon is get_config's argument
         if name == "config" and not Path(path).is_file():
             sys.exit(f"--config must be a file of configs, got {path!r}, which does not exist.")
     try:

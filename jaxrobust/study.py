@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluate, files, train
+from jaxrobust import checkpoints, evaluate, files, fine_tuning, train
 from jaxrobust import config as configs
 
 _FINISHED = "evaluation.json"
@@ -37,7 +37,10 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     names = sorted(config.runs, key=lambda name: configs.for_run(config, name).attack is not None)
     grid = [(name, seed) for seed in config.seeds for name in names]
     for name in config.runs:
-        train.check(configs.for_run(config, name))
+        single = configs.for_run(config, name)
+        train.check(single, config.seeds[0])
+        for seed in config.seeds[1:]:
+            fine_tuning.describe_backbones(single, seed)
     _check_folders(config, workdir, grid)
     others = _finished_outside(workdir, grid)
     results: list[dict[str, Any]] = []

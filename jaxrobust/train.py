@@ -2,19 +2,16 @@
 
 import functools
 import math
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, logs, models
+from jaxrobust import checkpoints, evaluate, fine_tuning, logs, models
 from jaxrobust import config as configs
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
@@ -25,21 +22,21 @@ from jaxrobust.train_step import (
     initial_state,
     train_step,
 )
+from jaxrobust.training_loop import Interrupts, Loop, NotFinite, TrainingStopped
 from jaxrobust.version import __version__
 
-
-class TrainingStopped(Exception):
-    """Training was interrupted after its state had been saved; the same call goes on."""
+__all__ = ["NotFinite", "TrainingStopped", "check", "data_mesh", "describe", "train"]
 
 
-class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the last checkpoint is from before that."""
-
-
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, seed: int) -> None:
     """What `config.check` cannot know: the model, the data and the devices fit each other.
 
+    Args:
+      config: of one run.
+      seed: of the training.
+
     Raises:
+      FileNotFoundError: when data or the trainings to start from are missing.
       ValueError: one sentence that names the value and what was expected.
     """
     devices = jax.device_count()
@@ -50,7 +47,7 @@ def check(config: ConfigDict) -> None:
         if size % devices:
             raise ValueError(f"{name} must be a multiple of the {devices} devices, got {size}.")
     data = pipeline.describe(config.dataset)
-    fields = _model_fields(config, data)
+    fields = _model_fields(config, data, fine_tuning.describe_backbones(config, seed))
     if fields["num_classes"] != data.num_classes:
         raise ValueError(
             f"model.num_classes must be {data.num_classes}, the classes of {data.name}, "
@@ -77,21 +74,16 @@ def check(config: ConfigDict) -> None:
 def _trace(config: ConfigDict, model: Any, image_shape: tuple[int, ...]) -> None:
     """Trace one training step: a model that cannot take these images says so now."""
     recipe = Recipe.from_config(config, steps=1)
+    fixed = {"model": model, "recipe": recipe, "mesh": data_mesh()}
     state = jax.eval_shape(
-        functools.partial(initial_state, model=model, image_shape=image_shape, recipe=recipe),
-        jax.random.key(0),
+        functools.partial(initial_state, image_shape=image_shape, **fixed), jax.random.key(0)
     )
     size = config.batch_size
     batch = {
         "image": jax.ShapeDtypeStruct((size, *image_shape), np.uint8),
         "label": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    jax.eval_shape(
-        functools.partial(train_step, model=model, recipe=recipe, mesh=data_mesh()),
-        state,
-        batch,
-        jax.random.key(0),
-    )
+    jax.eval_shape(functools.partial(train_step, **fixed), state, batch, jax.random.key(0))
 
 
 def describe(config: ConfigDict, seed: int) -> dict[str, Any]:
@@ -102,18 +94,22 @@ def describe(config: ConfigDict, seed: int) -> dict[str, Any]:
       seed: of the training.
     """
     data = pipeline.describe(config.dataset)
+    backbones = fine_tuning.describe_backbones(config, seed)
     (run,) = config.runs
     return {
         "jaxrobust": __version__,
         "run": run,
         "seed": seed,
-        "model": _model_fields(config, data),
+        "model": _model_fields(config, data, backbones),
         "image_shape": list(data.image_shape),
         "config": configs.to_plain(config),
+        "backbones": backbones,
     }
 
 
-def _model_fields(config: ConfigDict, data: Any) -> dict[str, Any]:
+def _model_fields(config: ConfigDict, data: Any, backbones: list[dict]) -> dict[str, Any]:
+    if backbones:
+        return {"num_classes": data.num_classes} | fine_tuning.model_fields(config, backbones)
     defaults = {"num_classes": data.num_classes, "mean": list(data.mean), "std": list(data.std)}
     return defaults | configs.to_plain(config.model)
 
@@ -152,7 +148,10 @@ def _training_part(description: dict) -> dict:
     # Where the data lie and how fast they are read may change while a run lasts.
     kept = ("name", "image_size", "train_split", "augmentation", "corrupt_images")
     config["dataset"] = {key: config["dataset"].get(key) for key in kept}
-    return {**description, "config": config, "jaxrobust": None}
+    # Where the backbones lie may change as well, but not which trainings they are.
+    config.pop("pretrained", None)
+    backbones = [{**one, "folder": None} for one in description.get("backbones", [])]
+    return {**description, "config": config, "backbones": backbones, "jaxrobust": None}
 
 
 def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -> Classifier:
@@ -183,7 +182,7 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
         if len(config.seeds) != 1:
             raise ValueError(f"seed must be given when the config has several, {config.seeds}.")
         (seed,) = config.seeds
-    check(config)
+    check(config, seed)
     folder = Path(workdir)
     description = describe(config, seed)
     prepare_folder(folder, description)
@@ -199,10 +198,9 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
     )
 
     init_key, train_key = jax.random.split(jax.random.key(seed))
-    state = jax.jit(
-        functools.partial(initial_state, model=model, image_shape=data.image_shape, recipe=recipe),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
-    )(init_key)
+    state = initial_state(
+        init_key, model=model, image_shape=data.image_shape, recipe=recipe, mesh=mesh
+    )
     store = checkpoints.Checkpoints(folder, keep=config.checkpoint.keep)
     batches = pipeline.train_batches(
         config.dataset, batch_size=config.batch_size, seed=seed, mesh=mesh
@@ -214,6 +212,11 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
             done, variables, (step, optimizer), position = restored
             state = TrainState(step, variables, optimizer)
             batches.set_state(position)
+        elif description["backbones"]:
+            variables = fine_tuning.with_pretrained(
+                state.variables, model, description["backbones"], mesh
+            )
+            state = state.replace(variables=variables)
         writer = logs.MetricsWriter(folder, step=done, active=jax.process_index() == 0)
         progress = logs.Progress(
             f"{run} seed {seed}  training",
@@ -221,13 +224,15 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
             images=config.batch_size,
             every=config.log_every_seconds,
         )
-        loop = _Loop(state, done, batches, store, writer, progress, interrupts)
+        loop = Loop(state, done, batches, store, writer, progress, interrupts)
         try:
             loop.go(
                 functools.partial(train_step, key=train_key, model=model, recipe=recipe, mesh=mesh),
                 steps,
-                save_every,
-                recipe,
+                save_every=save_every,
+                recipe=recipe,
+                measure=functools.partial(_evaluation_top1, model, config, data, mesh),
+                measure_every=(config.evaluation.every_epochs or 0) * steps_per_epoch,
             )
         finally:
             store.close()
@@ -243,100 +248,16 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
     return Classifier(model, jax.tree.map(jnp.asarray, variables))
 
 
-class _Loop:
-    """The steps of one session, with saving, logging and stopping at the right moments."""
-
-    def __init__(self, state, done, batches, store, writer, progress, interrupts) -> None:
-        self.state, self.done = state, done
-        self.batches, self.store, self.writer = batches, store, writer
-        self.progress, self.interrupts = progress, interrupts
-        self.unread: list[dict[str, jax.Array]] = []
-
-    def go(self, step: Callable, steps: int, save_every: int, recipe: Recipe) -> None:
-        while self.done < steps:
-            self.state, metrics = step(self.state, next(self.batches))
-            self.done += 1
-            self.unread.append(metrics)
-            last = self.done == steps
-            save = last or self.done % save_every == 0
-            stop = self.interrupts.requested(self.done)
-            # All processes must look at the loss after the same step, whatever their clocks say.
-            due = self.progress.due() and jax.process_count() == 1
-            if save or stop or self.done == 1 or due or len(self.unread) >= 100:
-                self._log(recipe, show=last or self.done == 1 or self.progress.due())
-            if save or stop:
-                self.store.save(
-                    self.done,
-                    self.state.variables,
-                    (self.state.step, self.state.optimizer),
-                    self.batches.get_state(),
-                )
-            if stop and not last:
-                self.store.wait()
-                raise TrainingStopped(
-                    f"Stopped at step {self.done} of {steps}, which is saved: "
-                    "the same command goes on from here."
-                )
-
-    def _log(self, recipe: Recipe, *, show: bool) -> None:
-        """Read the metrics of the steps since the last time (this waits for the devices)."""
-        read = jax.device_get(self.unread)
-        self.unread = []
-        self.progress.mark(self.done)
-        losses = [float(metrics["loss"]) for metrics in read]
-        for name in ("loss", "weight_norm"):
-            values = [float(metrics[name]) for metrics in read]
-            if not np.all(np.isfinite(values)):
-                first = int(np.flatnonzero(~np.isfinite(values))[0])
-                saved = self.store.steps()
-                raise NotFinite(
-                    f"The {name} of step {self.done - len(read) + first + 1} is {values[first]}; "
-                    f"the last checkpoint is of step {saved[-1] if saved else 0}: "
-                    "start anew in another workdir with a lower learning rate."
-                )
-        figures = {
-            "loss": float(np.mean(losses)),
-            "accuracy": 100 * float(np.mean([metrics["accuracy"] for metrics in read])),
-        }
-        rate = self.progress.rate()
-        self.writer.write(
-            self.done,
-            figures
-            | {"learning_rate": float(recipe.learning_rate_at(self.done - 1))}
-            | {"weight_norm": float(read[-1]["weight_norm"])}
-            | ({"images_per_second": rate} if rate else {}),
-        )
-        if show and jax.process_index() == 0:
-            self.progress.show(self.done, figures)
-
-
-class Interrupts:
-    """Turns Ctrl-C, SIGTERM and a preemption notice into a question asked between two steps."""
-
-    def __enter__(self):
-        self._requested = False
-        self._previous = {}
-        if jax.process_count() > 1:
-            return self  # JAX's coordination service watches for SIGTERM itself
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[kind] = signal.signal(kind, self._note)
-            except ValueError:  # not the main thread: the caller keeps its own handling
-                break
-        return self
-
-    def __exit__(self, *_):
-        for kind, handler in self._previous.items():
-            signal.signal(kind, handler)
-
-    def _note(self, kind, frame):
-        if self._requested and kind == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: at once
-        self._requested = True
-
-    def requested(self, step: int) -> bool:
-        """Whether to stop after this step; all processes agree on the same step."""
-        if jax.process_count() > 1:
-            # A step that all processes can reach.
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._requested
+def _evaluation_top1(model: Any, config: ConfigDict, data: Any, mesh: Mesh, state: TrainState):
+    """Clean accuracy on the evaluation split, in per cent."""
+    counted = evaluate.evaluate(
+        Classifier(model, state.variables),
+        config.dataset,
+        data.evaluation_split,
+        batch_size=config.evaluation.batch_size,
+        mesh=mesh,
+        key=jax.random.key(config.evaluation.seed),
+        title="evaluation while training",
+        every=config.log_every_seconds,
+    )
+    return 100.0 * counted["top1"] / counted["n"]

@@ -102,10 +102,11 @@ class Recipe:
         )
 
 
+@functools.partial(jax.jit, static_argnames=("model", "image_shape", "recipe", "mesh"))
 def initial_state(
-    key: jax.Array, model: nn.Module, image_shape: tuple, recipe: Recipe
+    key: jax.Array, *, model: nn.Module, image_shape: tuple[int, ...], recipe: Recipe, mesh: Mesh
 ) -> TrainState:
-    """Freshly drawn weights and the optimizer's state for them.
+    """Freshly drawn weights and the optimizer's state for them, replicated over the mesh.
 
     Raises:
       ValueError: when the model has collections other than `params` and `batch_stats`.
@@ -117,8 +118,22 @@ def initial_state(
             f"{type(model).__name__} has the collections {sorted(unknown)}; "
             "training knows params and batch_stats."
         )
-    return TrainState(
-        jnp.zeros((), jnp.int32), variables, recipe.optimizer().init(variables["params"])
+    trained, _ = _split(variables["params"], model)
+    state = TrainState(jnp.zeros((), jnp.int32), variables, recipe.optimizer().init(trained))
+    return _replicated(state, mesh)
+
+
+def _replicated(state: TrainState, mesh: Mesh) -> TrainState:
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.lax.with_sharding_constraint(state, jax.tree.map(lambda _: replicated, state))
+
+
+def _split(params: dict[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters that are trained, and those that the model declares frozen."""
+    frozen = getattr(model, "frozen_parameters", ())
+    return (
+        {name: part for name, part in params.items() if name not in frozen},
+        {name: part for name, part in params.items() if name in frozen},
     )
 
 
@@ -151,9 +166,11 @@ def train_step(
     if recipe.attack is not None:
         images = _attacked(state, images, labels, attack_key, model=model, recipe=recipe, mesh=mesh)
 
-    def loss_of(params):
+    trained, frozen = _split(state.variables["params"], model)
+
+    def loss_of(trained):
         logits, updated = model.apply(
-            {**state.variables, "params": params},
+            {**state.variables, "params": {**trained, **frozen}},
             images,
             train=True,
             mutable=["batch_stats"],
@@ -163,16 +180,11 @@ def train_step(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), (logits, updated)
 
-    (loss, (logits, updated)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-        state.variables["params"]
-    )
-    change, optimizer = recipe.optimizer().update(
-        gradient, state.optimizer, state.variables["params"]
-    )
-    params = optax.apply_updates(state.variables["params"], change)
+    (loss, (logits, updated)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
+    change, optimizer = recipe.optimizer().update(gradient, state.optimizer, trained)
+    params = {**optax.apply_updates(trained, change), **frozen}
     state = TrainState(state.step + 1, {**state.variables, **updated, "params": params}, optimizer)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    state = jax.lax.with_sharding_constraint(state, jax.tree.map(lambda _: replicated, state))
+    state = _replicated(state, mesh)
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
     weight_norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(params)))
     return state, {"loss": loss, "accuracy": accuracy, "weight_norm": weight_norm}

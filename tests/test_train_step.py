@@ -38,9 +38,13 @@ def batch(count=16, devices=None):
 
 def state_of(made, devices=1, seed=0):
     """Drawn anew each time: the step donates it."""
-    state = train_step.initial_state(jax.random.key(seed), MODEL, SHAPE, made)
-    replicated = jax.sharding.NamedSharding(mesh(devices), jax.sharding.PartitionSpec())
-    return jax.device_put(state, replicated)
+    return initial(seed, MODEL, SHAPE, made, devices)
+
+
+def initial(seed, model, image_shape, made, devices=1):
+    return train_step.initial_state(
+        jax.random.key(seed), model=model, image_shape=image_shape, recipe=made, mesh=mesh(devices)
+    )
 
 
 def step(made, devices=1, model=MODEL):
@@ -106,7 +110,7 @@ def test_batch_statistics_inside_the_attack():
     """As an attack on the whole batch's loss through train-mode normalisation."""
     model = models.create("resnet8_small", num_classes=10, width=4)
     made = recipe(attack={"name": "fgsm", "epsilon": 0.05}, attack_batch_statistics=True)
-    state = train_step.initial_state(jax.random.key(0), model, SHAPE, made)
+    state = initial(0, model, SHAPE, made)
     images, labels = batch()["image"] / 255.0, batch()["label"]
 
     def total_loss(images):
@@ -138,7 +142,7 @@ def test_fgsm_step_costs_five_thirds_of_a_standard_step():
     model = models.create("resnet8_small", num_classes=10)
 
     def flops(made):
-        state = train_step.initial_state(jax.random.key(0), model, (32, 32, 3), made)
+        state = initial(0, model, (32, 32, 3), made)
         images = jnp.zeros((8, 32, 32, 3), jnp.uint8)
         with cpu_lowering.plain_formulations():
             lowered = train_step.train_step.lower(

@@ -13,7 +13,7 @@ from jaxrobust import config as configs
 class TinyNetwork(nn.Module):
     """Two convolutions, as a user would write them: Linen's own layers."""
 
-    num_classes: int
+    num_classes: int | None
     mean: tuple = (0.3, 0.3, 0.3)
     std: tuple = (0.4, 0.4, 0.4)
 
@@ -23,7 +23,8 @@ class TinyNetwork(nn.Module):
         for channels in (8, 16):
             features = nn.Conv(channels, (3, 3), strides=2, use_bias=False)(features)
             features = nn.relu(nn.BatchNorm(use_running_average=not train)(features))
-        return nn.Dense(self.num_classes)(features.mean((1, 2)))
+        features = features.mean((1, 2))
+        return features if self.num_classes is None else nn.Dense(self.num_classes)(features)
 
 
 def drawn_variables(model, image_shape):

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrobust.models import alexnet, layers, resnet, vgg
+from jaxrobust.models import alexnet, late_fusion, layers, resnet, vgg
 
-__all__ = ["alexnet", "create", "layers", "names", "resnet", "vgg"]
+__all__ = ["alexnet", "create", "late_fusion", "layers", "names", "resnet", "vgg"]
 
 _REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "alexnet": alexnet.alexnet,
     "alexnet_small": alexnet.alexnet_small,
+    "late_fusion": late_fusion.LateFusion,
     "resnet8_small": resnet.resnet8_small,
+    "wide_resnet50_2": resnet.wide_resnet50_2,
 }
 for _depth in (18, 34, 50, 101, 152):
     _network = getattr(resnet, f"resnet{_depth}")
@@ -51,7 +53,8 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
             classifier.
         **fields: Further attributes of the module, such as `width`, `mean`, `std` or `dtype`. A
             module of your own is not given the last three unless it declares them. `dtype` may be
-            a name, or "auto": bfloat16 on TPU and GPU, float32 on CPU.
+            a name, or "auto": bfloat16 on TPU and GPU, float32 on CPU. The `backbones` of
+            "late_fusion" are dicts of what this function takes.
 
     Returns:
         The Linen module, without parameters.
@@ -67,6 +70,8 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
     for field, value in {"num_classes": num_classes, **fields}.items():
         if field in _COUNTS and value is not None and (int(value) != value or value < 1):
             raise ValueError(f"{field} must be a positive integer, got {value}.")
+    if name == "late_fusion":
+        fields["backbones"] = _create_backbones(fields.get("backbones"))
     fields = {key: _hashable(value) for key, value in fields.items()}
     if "dtype" in fields:
         fields["dtype"] = _compute_dtype(fields["dtype"])
@@ -95,6 +100,14 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
             f"{', '.join(allowed)}."
         )
     return module(num_classes=num_classes, **fields)
+
+
+def _create_backbones(chosen: Any) -> tuple[nn.Module, ...]:
+    if not chosen or not all(isinstance(one, Mapping) and "name" in one for one in chosen):
+        raise ValueError(
+            f"backbones must hold the name and fields of at least one network, got {chosen!r}."
+        )
+    return tuple(create(**{**one, "num_classes": None}) for one in chosen)
 
 
 def _hashable(value: Any) -> Any:

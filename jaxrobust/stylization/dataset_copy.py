@@ -35,7 +35,8 @@ from jaxrobust.stylization.provenance import describe_source
 from jaxrobust.stylization.style_transfer import check_strength, stylize_unchecked
 from jaxrobust.stylization.styles import Styles
 from jaxrobust.stylization.weights import fingerprint
-from jaxrobust.train import Interrupts, data_mesh
+from jaxrobust.train import data_mesh
+from jaxrobust.training_loop import Interrupts
 from jaxrobust.version import __version__
 
 Array = jax.Array

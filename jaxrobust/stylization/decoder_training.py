@@ -30,7 +30,8 @@ from jaxrobust.stylization.weights import (
     load_decoder,
     save_decoder,
 )
-from jaxrobust.train import Interrupts, NotFinite, TrainingStopped, data_mesh
+from jaxrobust.train import data_mesh
+from jaxrobust.training_loop import Interrupts, NotFinite, TrainingStopped
 from jaxrobust.version import __version__
 
 Array = jax.Array

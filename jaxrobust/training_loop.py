@@ -1,0 +1,148 @@
+"""The steps of one session of training: saved, logged, interrupted at the right moments."""
+
+import signal
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxrobust.train_step import Recipe, TrainState
+
+
+class TrainingStopped(Exception):
+    """Training was interrupted after its state had been saved; the same call goes on."""
+
+
+class NotFinite(ArithmeticError):
+    """The loss became NaN or infinite; the last checkpoint is from before that."""
+
+
+class Loop:
+    """The steps of one session, with saving, logging and stopping at the right moments."""
+
+    def __init__(self, state, done, batches, store, writer, progress, interrupts) -> None:
+        self.state, self.done = state, done
+        self.batches, self.store, self.writer = batches, store, writer
+        self.progress, self.interrupts = progress, interrupts
+        self.unread: list[dict[str, jax.Array]] = []
+
+    def go(
+        self,
+        step: Callable,
+        steps: int,
+        *,
+        save_every: int,
+        recipe: Recipe,
+        measure: Callable[[TrainState], float],
+        measure_every: float,
+    ) -> None:
+        """Take the steps that are left.
+
+        Args:
+          step: of a state and a batch, returns the new state and its metrics.
+          steps: number of steps of the whole training.
+          save_every: steps between two checkpoints.
+          recipe: for the learning rate that is logged.
+          measure: the accuracy of a state on the evaluation split, in per cent.
+          measure_every: steps between two measurements, perhaps not whole; 0: never.
+
+        Raises:
+          NotFinite: when the loss is NaN or infinite.
+          TrainingStopped: when an interrupt was asked for, after a checkpoint.
+        """
+        while self.done < steps:
+            self.state, metrics = step(self.state, next(self.batches))
+            self.done += 1
+            self.unread.append(metrics)
+            last = self.done == steps
+            save = last or self.done % save_every == 0
+            stop = self.interrupts.requested(self.done)
+            # All processes must look at the loss after the same step, whatever their clocks say.
+            due = self.progress.due() and jax.process_count() == 1
+            if save or stop or self.done == 1 or due or len(self.unread) >= 100:
+                self._log(recipe, show=last or self.done == 1 or self.progress.due())
+            # Before it is saved: what is missing in an interrupted log is then measured again.
+            if measure_every and (last or _passes(self.done, measure_every)):
+                self.writer.write(self.done, {"evaluation_top1": measure(self.state)})
+            if save or stop:
+                self.store.save(
+                    self.done,
+                    self.state.variables,
+                    (self.state.step, self.state.optimizer),
+                    self.batches.get_state(),
+                )
+            if stop and not last:
+                self.store.wait()
+                raise TrainingStopped(
+                    f"Stopped at step {self.done} of {steps}, which is saved: "
+                    "the same command goes on from here."
+                )
+
+    def _log(self, recipe: Recipe, *, show: bool) -> None:
+        """Read the metrics of the steps since the last time (this waits for the devices)."""
+        read = jax.device_get(self.unread)
+        self.unread = []
+        self.progress.mark(self.done)
+        losses = [float(metrics["loss"]) for metrics in read]
+        for name in ("loss", "weight_norm"):
+            values = [float(metrics[name]) for metrics in read]
+            if not np.all(np.isfinite(values)):
+                first = int(np.flatnonzero(~np.isfinite(values))[0])
+                saved = self.store.steps()
+                raise NotFinite(
+                    f"The {name} of step {self.done - len(read) + first + 1} is {values[first]}; "
+                    f"the last checkpoint is of step {saved[-1] if saved else 0}: "
+                    "start anew in another workdir with a lower learning rate."
+                )
+        figures = {
+            "loss": float(np.mean(losses)),
+            "accuracy": 100 * float(np.mean([metrics["accuracy"] for metrics in read])),
+        }
+        rate = self.progress.rate()
+        self.writer.write(
+            self.done,
+            figures
+            | {"learning_rate": float(recipe.learning_rate_at(self.done - 1))}
+            | {"weight_norm": float(read[-1]["weight_norm"])}
+            | ({"images_per_second": rate} if rate else {}),
+        )
+        if show and jax.process_index() == 0:
+            self.progress.show(self.done, figures)
+
+
+def _passes(done: int, every: float) -> bool:
+    """Whether a multiple of `every` lies within the last step."""
+    return int(done / every + 1e-9) > int((done - 1) / every + 1e-9)
+
+
+class Interrupts:
+    """Turns Ctrl-C, SIGTERM and a preemption notice into a question asked between two steps."""
+
+    def __enter__(self):
+        self._requested = False
+        self._previous = {}
+        if jax.process_count() > 1:
+            return self  # JAX's coordination service watches for SIGTERM itself
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[kind] = signal.signal(kind, self._note)
+            except ValueError:  # not the main thread: the caller keeps its own handling
+                break
+        return self
+
+    def __exit__(self, *_):
+        for kind, handler in self._previous.items():
+            signal.signal(kind, handler)
+
+    def _note(self, kind, frame):
+        if self._requested and kind == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._requested = True
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after this step; all processes agree on the same step."""
+        if jax.process_count() > 1:
+            # A step that all processes can reach.
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._requested
