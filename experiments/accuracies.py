@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from experiments import command, statistics, trained
 from jaxrobust import __version__, checkpoints, evaluate, filters, models, study, train
 from jaxrobust.data import catalog, pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.data.listing import files_sha256
 from jaxrobust.files import write_json
 from jaxrobust.stylization.copy_plan import class_folders
 
@@ -293,7 +293,7 @@ def _identity(
         data["path"] = str(Path(resolved.path).expanduser().resolve())
     else:
         data["path"] = str(sources.open_builder(resolved, catalogued).data_dir)
-    data["files"] = _listing(data["path"])
+    data["files"] = files_sha256(data["path"])
     model = models.create(**(checkpoints.read_config(folder) or {})["model"])
     dtype = getattr(model, "dtype", None)  # a module of one's own may have none
     return {
@@ -308,28 +308,6 @@ def _identity(
         "dataset": data,
         "split": split,
     }
-
-
-def _listing(folder: str) -> str:
-    """A digest of the names, sizes and times of all files of a folder, also behind links."""
-    lines = []
-    seen: set[str] = set()  # a link may lead upwards
-    for root, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.relpath(root, folder)
-        lines.append(f"{place} {os.path.realpath(root)}")
-        if os.path.realpath(root) in seen:
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        folders.sort()
-        for name in sorted(names):
-            try:
-                status = os.stat(os.path.join(root, name))
-            except FileNotFoundError:  # a link to nowhere is no picture
-                lines.append(f"{place}/{name}")
-            else:
-                lines.append(f"{place}/{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _code(model: type) -> str:

@@ -177,23 +177,6 @@ def test_what_is_kept_belongs_to_the_code_the_backend_and_the_type(
     assert found["dtype"] == "bfloat16"
 
 
-def test_a_listing_follows_links(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    picture = tmp_path / "elsewhere" / "1.png"
-    picture.write_bytes(b"1")
-    (tmp_path / "set" / "train").mkdir(parents=True)
-    (tmp_path / "set" / "train" / "cat").symlink_to(tmp_path / "elsewhere")
-    found = [accuracies._listing(str(tmp_path / "set"))]
-    picture.write_bytes(b"22")
-    found.append(accuracies._listing(str(tmp_path / "set")))
-    (tmp_path / "set" / "train" / "broken.png").symlink_to(tmp_path / "nowhere")
-    found.append(accuracies._listing(str(tmp_path / "set")))
-    (tmp_path / "elsewhere" / "upwards").symlink_to(tmp_path / "set")
-    found.append(accuracies._listing(str(tmp_path / "set")))
-    assert len(set(found)) == 4
-    assert accuracies._listing(str(tmp_path / "set")) == found[-1]
-
-
 def test_an_interrupted_pass_goes_on(digits, tmp_path, monkeypatch):
     one = trained.find(digits)[0]
     options = {"batch_size": 8}  # 7 batches

@@ -22,10 +22,12 @@ def folder(tmp_path):
             place = tmp_path / split / name
             place.mkdir(parents=True)
             for index in range(count):
-                suffix = ("jpg", "png", "webp", "JPEG", "bmp")[index % 5]
+                suffix = ("jpg", "png", "webp", "JPEG", "bmp", "jpg", "jfif")[index]
                 size = (40 + 3 * index, 50)
                 image = rng.integers(0, 100, (*size, 3), dtype=np.uint8) + np.uint8(100 * label)
-                Image.fromarray(image).save(place / f"{index}.{suffix}")
+                image_format = "JPEG" if suffix == "jfif" else None
+                Image.fromarray(image).save(place / f"{index}.{suffix}", image_format)
+            (place / ".hidden").touch()
             (place / "notes.txt").write_text("no picture")
     return tmp_path
 
@@ -84,6 +86,30 @@ def test_corrupt_pictures_are_skipped_named_and_counted(folder, caplog):
         assert sum(int(batch["mask"].sum()) for batch in batches) == 5
     with pipeline.train_batches(options, batch_size=13, seed=0, mesh=mesh()) as batches:
         assert sorted(np.asarray(next(batches)["index"])) == list(range(13))
+
+
+def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(folder, caplog):
+    (folder / "train" / "dog" / "0.jpg").rename(folder / "train" / "dog" / "0")
+    assert pipeline.describe(config(folder)).splits == {"train": 13, "val": 6}
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith(f"Left out 3 files in {folder}/train that are no pictures")
+    for name in ("cat/notes.txt", "dog/0,", "dog/notes.txt."):
+        assert f"{folder}/train/{name}" in said[0]
+    assert said[1].startswith(f"Left out 2 files in {folder}/val ")
+
+
+@pytest.mark.parametrize("place", ["test", "test/unknown"])
+def test_unlabelled_test_pictures_are_left_out(folder, place):
+    (folder / place).mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(folder / place / "1.png")
+    assert pipeline.describe(config(folder)).splits == {"train": 14, "val": 6}
+    with pytest.raises(ValueError, match=r"'test'.*train, val, and test has none of their classes"):
+        pipeline.describe(config(folder, evaluation_split="test"))
+    # With some of the classes it is a split, and has to have all.
+    (folder / "test" / "cat").mkdir()
+    with pytest.raises(ValueError, match=r"train and test differ in .*dog"):
+        image_folder.open_split(folder, "test", "stop")
 
 
 def test_damage_inside_a_jpeg_is_named_at_the_latest_when_decoded(folder):

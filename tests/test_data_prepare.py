@@ -1,6 +1,4 @@
 import pathlib
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -11,43 +9,7 @@ from PIL import Image
 
 from jaxrobust.data import catalog, decode, embedded, pipeline, prepare
 from jaxrobust.data.dataset_config import DatasetConfig
-
-# Table 3 of the paper: pixels, classes, training images.
-TABLE_3 = {
-    "svhn_cropped": (32, 10, 73_257),
-    "cifar10": (32, 10, 50_000),
-    "cifar100": (32, 100, 50_000),
-    "tiny_imagenet": (64, 200, 100_000),
-    "stl10": (96, 10, 5_000),
-    "food101": (None, 101, 75_750),
-    "oxford_flowers102": (None, 102, 1_020),
-    "stanford_dogs": (None, 120, 12_000),
-    "caltech_birds2011": (None, 200, 5_994),
-    "imagenet2012": (None, 1_000, 1_281_167),
-}
-
-
-def test_catalogue_is_the_table_of_the_paper():
-    assert tuple(TABLE_3) == catalog.PAPER
-    for name, expected in TABLE_3.items():
-        dataset = catalog.get(name)
-        assert (dataset.native_size, dataset.num_classes, dataset.train_examples) == expected
-    low = [name for name in catalog.PAPER if catalog.get(name).resolution == "low"]
-    assert low == ["svhn_cropped", "cifar10", "cifar100", "tiny_imagenet"]
-
-
-@pytest.mark.parametrize("name", [name for name in TABLE_3 if name != "tiny_imagenet"])
-def test_catalogue_names_builders_that_exist(name, tmp_path):
-    builder = tfds.builder(catalog.get(name).tfds_name, data_dir=tmp_path)
-    assert builder.info.features["label"].num_classes == catalog.get(name).num_classes
-
-
-def test_catalogue_is_light():
-    code = "import sys; import jaxrobust.data.catalog; print('tensorflow_datasets' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout == "False\n"
+from tests import catalog_data
 
 
 def test_digits_are_the_scans(tmp_path, capsys):
@@ -133,6 +95,51 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=message) as error:
             prepare.main([name, f"--data_dir={tmp_path}"])
         assert "\n" not in str(error.value)
+
+
+def test_list_says_what_is_prepared_and_prepares_nothing(tmp_path, capsys):
+    catalog_data.write("cifar10", tmp_path)
+    prepare.prepare("digits", data_dir=str(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    prepare.main(["--list", f"--data_dir={tmp_path}"])
+    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert set(catalog.PAPER) | {"textured_shapes/both16", "digits"} <= set(lines)
+    found = {name: folder for name, folder in lines.items() if folder != "not prepared"}
+    assert found == {
+        "cifar10": str(tmp_path / "cifar10" / "3.0.2"),
+        "digits": str(tmp_path / "digits" / "1.0.0"),
+    }
+    assert sorted(tmp_path.rglob("*")) == before
+    for wrong in ([], ["digits", "--list"]):
+        with pytest.raises(SystemExit):
+            prepare.main(wrong)
+        assert "either DATASET or --list" in capsys.readouterr().err
+
+
+def test_instructions_name_what_is_still_missing(tmp_path):
+    command = f"python -m jaxrobust.data.prepare imagenet2012 --data_dir={tmp_path}"
+    manual = tmp_path / "downloads" / "manual"
+    assert prepare.instructions("imagenet2012", data_dir=str(tmp_path)) == (
+        "place ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
+        f"https://image-net.org/download-images (registration required) in {manual}, "
+        f"then {command}"
+    )
+    manual.mkdir(parents=True)
+    for name in ("train", "val"):
+        (manual / f"ILSVRC2012_img_{name}.tar").touch()
+    assert prepare.instructions("imagenet2012", data_dir=str(tmp_path)) == command
+
+
+def test_files_without_random_access_are_named(tmp_path):
+    catalog_data.write("cifar10", tmp_path)
+    file = next(tmp_path.rglob("dataset_info.json"))
+    file.write_text(file.read_text().replace("array_record", "tfrecord"))
+    for record in tmp_path.rglob("*.array_record-*"):
+        record.rename(record.with_name(record.name.replace("array_record", "tfrecord")))
+    with pytest.raises(SystemExit, match=r"is prepared as tfrecord, .* in another folder"):
+        prepare.main(["cifar10", f"--data_dir={tmp_path}"])
+    assert prepare.prepared(data_dir=str(tmp_path))["cifar10"] is None
 
 
 def test_imagenet_is_refused_until_both_archives_are_there(tmp_path):

@@ -1,7 +1,8 @@
 import dataclasses
-import multiprocessing
+import json
 import subprocess
 import sys
+import zlib
 
 import cv2
 import jax
@@ -32,13 +33,50 @@ def test_pictures_depend_on_split_and_index_alone():
     assert not np.array_equal(first[0], draw("train", 17, parameters=other)[0])
 
 
+@pytest.mark.parametrize(
+    ("size", "checksum"),
+    [(16, 3267937485), (32, 156943449), (64, 1867944182), (224, 796272089)],
+)
+def test_pictures_are_those_of_earlier_versions(size, checksum):
+    pictures = [draw("train", 11 * index, size=size, independent=True) for index in range(10)]
+    assert zlib.crc32(b"".join(a.tobytes() for p in pictures for a in p[:2])) == checksum
+
+
+def test_what_decides_whether_a_set_is_made_anew_has_not_changed(tmp_path):
+    made_from = textured_shapes.TexturedShapes(data_dir=tmp_path, config="both32").info.metadata
+    assert json.loads(json.dumps(made_from)) == {
+        "texture_std": 0.1,
+        "contrast": [0.27, 0.57],
+        "chroma": 0.08,
+        "noise_std": 0.01,
+        "rotation": np.pi,
+        "scale": [0.45, 0.75],
+        "shift": 0.5,
+        "train_examples": 8000,
+        "test_examples": 1000,
+        "cue_conflict_examples": 1000,
+        "seed": 2020,
+    }
+
+
+def test_sizes_are_the_same_pictures_on_other_grids():
+    for index in range(20):
+        _, large, shape, texture = draw("test", index, size=64)
+        _, small, *cues = draw("test", index, size=16)
+        assert cues == [shape, texture]
+        shrunk = large.reshape(16, 4, 16, 4).mean((1, 3)) / 255
+        # The small mask is either 0 or 1 along the edge; a pixel further it would fit far worse.
+        fits, beside = (
+            np.abs(shrunk - np.roll(small[..., 0] / 255, shift, 0)).mean() for shift in (0, 1)
+        )
+        assert fits < 0.6 * beside
+
+
 def test_pictures_are_the_same_in_another_process():
     code = (
         "import zlib; from jaxrobust.data.textured_shapes import draw;"
         "print(zlib.crc32(b''.join(a.tobytes() for i in range(10) for a in draw('test', i)[:2])))"
     )
-    import zlib
-
     pictures = b"".join(a.tobytes() for i in range(10) for a in draw("test", i)[:2])
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -121,7 +159,7 @@ def test_texture_is_small_and_contrast_large():
     assert max(contrast) < high + reach
 
 
-@pytest.mark.parametrize("config", ["shape32", "texture32", "both64"])
+@pytest.mark.parametrize("config", ["shape32", "texture16", "both64"])
 def test_builder_stores_what_is_drawn(tmp_path, small, config):
     builder = textured_shapes.TexturedShapes(data_dir=tmp_path, config=config)
     builder.prepare()
@@ -158,6 +196,10 @@ def test_batches_carry_both_cues(tmp_path, small):
 
 
 def test_catalogue_knows_the_sizes():
+    for config in textured_shapes.TexturedShapes.BUILDER_CONFIGS:
+        known = catalog.get(f"textured_shapes/{config.name}")
+        assert (known.native_size, known.image_size) == (config.size, config.size)
+        assert known.num_classes == (100 if config.target == "both" else 10)
     dataset = catalog.get("textured_shapes")
     assert dataset.train_examples == PARAMETERS.train_examples
     assert dataset.evaluation_examples == PARAMETERS.test_examples
@@ -197,23 +239,27 @@ def test_interrupted_preparation_leaves_nothing_that_looks_complete(tmp_path, sm
     assert len(textured_shapes.TexturedShapes(data_dir=tmp_path).as_data_source("test")) == 20
 
 
-def _prepare_digits(data_dir, barrier):
-    from jaxrobust.data import digits
+PREPARE = """
+import pathlib, sys, time
+from jaxrobust.data import digits
 
-    barrier.wait()
-    digits.Digits(data_dir=data_dir).prepare()
-    assert len(digits.Digits(data_dir=data_dir).as_data_source("train")) == digits.TRAIN_EXAMPLES
+folder = pathlib.Path(sys.argv[1])
+(folder / f"ready{sys.argv[2]}").touch()
+while len(list(folder.glob("ready*"))) < 2:
+    time.sleep(0.01)
+digits.Digits(data_dir=folder / "data").prepare()
+assert len(digits.Digits(data_dir=folder / "data").as_data_source("train")) == 1437
+"""
 
 
 def test_several_processes_may_prepare_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
     workers = [
-        context.Process(target=_prepare_digits, args=(str(tmp_path), barrier)) for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE, str(tmp_path), str(worker)], stderr=subprocess.PIPE
+        )
+        for worker in range(2)
     ]
     for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors.decode()
     assert not list(tmp_path.rglob("incomplete*"))

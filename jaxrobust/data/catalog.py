@@ -115,7 +115,7 @@ _BY_NAME = {dataset.name: dataset for dataset in _DATASETS}
 PAPER = tuple(dataset.name for dataset in _DATASETS if dataset.resolution)
 """Names of the ten data sets of the paper's Table 3, in its order."""
 
-_TEXTURED_SHAPES_CONFIG = re.compile(r"(shape|texture|both)(32|64|224)")
+_TEXTURED_SHAPES_CONFIG = re.compile(r"(shape|texture|both)(16|32|64|224)")
 
 
 def names() -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def get(name: str) -> Dataset:
     if base != "textured_shapes" or match is None:
         raise ValueError(
             f"Unknown data set {name!r}: only textured_shapes has builder configs, "
-            "shape, texture or both followed by 32, 64 or 224."
+            "shape, texture or both followed by 16, 32, 64 or 224."
         )
     target, size = match[1], int(match[2])
     return dataclasses.replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,16 @@ from PIL import Image
 
 from jaxrobust.data import decode
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SYNONYMS = ("validation", "val", "test")
 # What an intact file ends with; some writers append a few bytes more.
-_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+_JPEG_END = b"\xff\xd9"
+_ENDS = {
+    ".jfif": _JPEG_END,
+    ".jpeg": _JPEG_END,
+    ".jpg": _JPEG_END,
+    ".png": b"IEND\xaeB`\x82",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,9 @@ class ImageFolder:
 def splits(path: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
     """Folders of the splits that exist, by name.
 
+    A `test` beside other splits that has none of their classes holds pictures without labels, as
+    competitions publish it, and is left out.
+
     Raises:
         FileNotFoundError: There is no such folder, or no split in it.
     """
@@ -63,6 +73,10 @@ def splits(path: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
             f"{root} must hold folders train and {', '.join(_SYNONYMS[:2])} or {_SYNONYMS[2]}, "
             "with one folder a class in each."
         )
+    others = [_class_folders(folder) for name, folder in found.items() if name != "test"]
+    labels = set(itertools.chain(*others))
+    if "test" in found and others and labels.isdisjoint(_class_folders(found["test"])):
+        del found["test"]
     return found
 
 
@@ -71,11 +85,15 @@ def find_split(path: str | os.PathLike[str], split: str) -> pathlib.Path:
     found = splits(path)
     if split in found:
         return found[split]
-    if split in _SYNONYMS:
+    unlabelled = (pathlib.Path(path).expanduser() / "test").is_dir() and "test" not in found
+    if split in _SYNONYMS and not (unlabelled and split == "test"):
         for name in _SYNONYMS:
             if name in found:
                 return found[name]
-    raise ValueError(f"Unknown split {split!r} of {path}: it must be one of {', '.join(found)}.")
+    reason = ", and test has none of their classes" if unlabelled else ""
+    raise ValueError(
+        f"Unknown split {split!r} of {path}: it must be one of {', '.join(found)}{reason}."
+    )
 
 
 def open_split(path: str | os.PathLike[str], split: str, corrupt_images: str) -> ImageFolder:
@@ -103,12 +121,15 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
     class_names = _common_class_names(path)
     files: list[pathlib.Path] = []
     labels: list[int] = []
+    others: list[pathlib.Path] = []
     for label, class_name in enumerate(class_names):
-        pictures = sorted(
-            file
-            for file in (pathlib.Path(folder) / class_name).rglob("*")
-            if file.suffix.lower() in EXTENSIONS and file.is_file()
+        found = sorted(
+            file for file in (pathlib.Path(folder) / class_name).rglob("*") if file.is_file()
         )
+        pictures = [file for file in found if file.suffix.lower() in EXTENSIONS]
+        others += [
+            file for file in found if file.suffix.lower() not in EXTENSIONS and file.name[0] != "."
+        ]
         if not pictures:
             raise ValueError(
                 f"Every class needs pictures ({', '.join(EXTENSIONS)}), got none in "
@@ -116,6 +137,12 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
             )
         files += pictures
         labels += [label] * len(pictures)
+    if others:
+        some = ", ".join(map(str, others[:3])) + (", …" if len(others) > 3 else "")
+        logging.warning(
+            "Left out %d files in %s that are no pictures by their endings: %s.",
+            len(others), folder, some,
+        )  # fmt: skip
     check = functools.partial(inspect_picture, thoroughly=corrupt_images == "skip")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(check, files))
@@ -145,10 +172,7 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
 
 
 def _common_class_names(path: str) -> tuple[str, ...]:
-    by_split = {
-        name: tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
-        for name, folder in splits(path).items()
-    }
+    by_split = {name: _class_folders(folder) for name, folder in splits(path).items()}
     first, class_names = next(iter(by_split.items()))
     if not class_names:
         raise ValueError(f"{path}/{first} must hold one folder a class, got none.")
@@ -160,6 +184,11 @@ def _common_class_names(path: str) -> tuple[str, ...]:
                 f"in {', '.join(differing[:5])}."
             )
     return class_names
+
+
+def _class_folders(folder: pathlib.Path) -> tuple[str, ...]:
+    with os.scandir(folder) as entries:
+        return tuple(sorted(e.name for e in entries if e.name[0] != "." and e.is_dir()))
 
 
 def inspect_picture(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:

@@ -2,6 +2,7 @@
 
 The catalogue's TFDS data sets are downloaded and written as array_record, which needs TensorFlow
 once: `pip install "jaxrobust[prepare]"`. The library's own data sets need nothing.
+`--list` instead of a data set says which are prepared.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from jaxrobust.data import catalog, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.decode import decode
+from jaxrobust.data.textured_shapes import TexturedShapes
 
 # Archives that have to be downloaded by hand: all of the inner tuples, one name of each.
 _BY_HAND = {
@@ -53,7 +55,9 @@ def prepare(
     config, _ = resolve(DatasetConfig(name=name, data_dir=data_dir))
     builder = sources.open_builder(config, dataset)
     if not (builder.data_path.exists() and builder.is_prepared()):
-        _check_archives(name, builder, manual_dir)
+        missing = _missing_archives(name, builder, manual_dir)
+        if missing:
+            raise FileNotFoundError(f"Place {missing}.")
         if hasattr(builder, "prepare"):
             builder.prepare(manual_dir=manual_dir)
         else:
@@ -61,13 +65,40 @@ def prepare(
     return _check(config, dataset)
 
 
-def _check_archives(name: str, builder: Any, manual_dir: str | None) -> None:
+def instructions(name: str, *, data_dir: str | None = None) -> str:
+    """How to prepare a data set: the command, and before it the archives that are still missing.
+
+    Args:
+        name: Name in the catalogue.
+        data_dir: As for `prepare`.
+
+    Example:
+        >>> instructions("cifar10")
+        'python -m jaxrobust.data.prepare cifar10'
+    """
+    config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))
+    command = sources.prepare_command(config)
+    missing = _missing_archives(name, sources.find_builder(config, dataset), None)
+    return f"place {missing}, then {command}" if missing else command
+
+
+def prepared(*, data_dir: str | None = None) -> dict[str, pathlib.Path | None]:
+    """Folders of all data sets that can be prepared; None for those that are not."""
+    own = [config.name for config in TexturedShapes.BUILDER_CONFIGS]
+    names = [*catalog.PAPER, *(f"textured_shapes/{config}" for config in own), "digits"]
+    folders = {}
+    for name in names:
+        config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))
+        folders[name] = sources.prepared_folder(config, dataset)
+    return folders
+
+
+def _missing_archives(name: str, builder: Any, manual_dir: str | None) -> str:
     archives, origin = _BY_HAND.get(name, ((), ""))
     default = pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
     folder = pathlib.Path(manual_dir) if manual_dir else default
     missing = [names[0] for names in archives if not any((folder / n).exists() for n in names)]
-    if missing:
-        raise FileNotFoundError(f"Place {' and '.join(missing)} from {origin} in {folder}.")
+    return f"{' and '.join(missing)} from {origin} in {folder}" if missing else ""
 
 
 def _prepare_with_tensorflow(name: str, builder: Any, manual_dir: str | None) -> None:
@@ -97,10 +128,18 @@ def _check(config: DatasetConfig, dataset: catalog.Dataset) -> dict[str, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m jaxrobust.data.prepare", description=__doc__)
-    parser.add_argument("dataset", metavar="DATASET", help=", ".join(catalog.names()))
+    known = ", ".join(name for name in catalog.names() if catalog.get(name).tfds_name)
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help=known)
+    parser.add_argument("--list", action="store_true", help="say what is prepared, and where")
     parser.add_argument("--data_dir", help="TFDS's folder (default: ~/tensorflow_datasets)")
     parser.add_argument("--manual_dir", help="archives downloaded by hand (default: in data_dir)")
     options = parser.parse_args(arguments)
+    if options.list == (options.dataset is not None):
+        parser.error("give either DATASET or --list.")
+    if options.list:
+        for name, folder in prepared(data_dir=options.data_dir).items():
+            print(f"{name}: {folder or 'not prepared'}")
+        return
     try:
         sizes = prepare(options.dataset, data_dir=options.data_dir, manual_dir=options.manual_dir)
     except (ValueError, OSError, ModuleNotFoundError) as error:

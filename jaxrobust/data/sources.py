@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
@@ -79,18 +80,38 @@ def prepare_command(config: DatasetConfig) -> str:
 
 def open_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
     """The TFDS builder of a data set; prepares it first where the library can do so by itself."""
+    if dataset.embedded:
+        find_builder(config, dataset).prepare()
+    return find_builder(config, dataset)  # reads what there is when it is made
+
+
+def prepared_folder(config: DatasetConfig, dataset: catalog.Dataset) -> pathlib.Path | None:
+    """Where a data set is prepared, None if it is not; prepares nothing."""
+    builder = find_builder(config, dataset)
+    if dataset.embedded:
+        prepared = builder.is_current()
+    else:
+        prepared = (
+            builder.data_path.exists()
+            and builder.is_prepared()
+            and builder.info.file_format.value == "array_record"
+        )
+    return pathlib.Path(builder.data_dir) if prepared else None
+
+
+def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
+    """The TFDS builder of a data set, prepared or not."""
     import tensorflow_datasets as tfds
 
     # Importing these registers their builders.
     from jaxrobust.data import digits, textured_shapes, tiny_imagenet
 
     del digits, textured_shapes, tiny_imagenet
-    if dataset.embedded:
-        builder_name, _, builder_config = cast(str, dataset.tfds_name).partition("/")
-        builder_class = tfds.builder_cls(builder_name)
-        kwargs = {"config": builder_config} if builder_config else {}
-        builder_class(data_dir=config.data_dir, **kwargs).prepare()
-    return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+    if not dataset.embedded:
+        return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+    name, _, builder_config = cast(str, dataset.tfds_name).partition("/")
+    kwargs = {"config": builder_config} if builder_config else {}
+    return tfds.builder_cls(name)(data_dir=config.data_dir, **kwargs)
 
 
 def open_split(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> Split:
@@ -142,6 +163,12 @@ def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
         if splits and builder.info.file_format.value == "array_record":
             reason = str(error).splitlines()[0]
             raise ValueError(f"Cannot open split {split!r} of {config.name}: {reason}") from error
+        if splits:
+            raise FileNotFoundError(
+                f"{config.name} in {builder.data_dir} is prepared as "
+                f"{builder.info.file_format.value}, which has no random access: prepare it in "
+                "another folder, with --data_dir."
+            ) from error
         raise FileNotFoundError(
             f"{config.name} is not prepared as array_record in {builder.data_dir}: "
             f"run {prepare_command(config)}."

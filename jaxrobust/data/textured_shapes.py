@@ -33,7 +33,7 @@ TEXTURES = (
     "grain",
     "plain",
 )
-SIZES = (32, 64, 224)
+SIZES = (16, 32, 64, 224)
 
 
 @dataclasses.dataclass(frozen=True)

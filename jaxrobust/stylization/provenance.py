@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jaxrobust.data import catalog, sources
 from jaxrobust.data.dataset_config import ResolvedConfig
 from jaxrobust.data.image_folder import ImageFolder, find_split
-
-
-def files_sha256(files: Iterable[Path], root: Path) -> str:
-    """The sha256 of the names below `root`, the sizes and the times of change of some files."""
-    digest = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        name = os.fsencode(file.relative_to(root).as_posix())
-        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+from jaxrobust.data.listing import files_sha256
 
 
 def describe_source(
@@ -40,10 +28,10 @@ def describe_source(
         "classes": list(opened.class_names),
     }
     if resolved.path is None:
-        folder = Path(sources.open_builder(resolved, dataset).data_dir)
-        return {**description, "data_dir": str(folder.expanduser().resolve())}
+        folder = Path(sources.open_builder(resolved, dataset).data_dir).expanduser().resolve()
+        return {**description, "data_dir": str(folder), "files_sha256": files_sha256(folder)}
     description["path"] = str(Path(resolved.path).expanduser().resolve())
     if isinstance(opened.records, ImageFolder):
         root = find_split(resolved.path, opened.name)
-        description["files_sha256"] = files_sha256(opened.records.files, root)
+        description["files_sha256"] = files_sha256(root, opened.records.files)
     return description

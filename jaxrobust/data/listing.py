@@ -1,0 +1,47 @@
+"""What tells that files have changed, without reading them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+
+
+def files_sha256(
+    folder: str | os.PathLike[str], files: Iterable[str | os.PathLike[str]] | None = None
+) -> str:
+    """The sha256 of the names, sizes and times of change of files.
+
+    Args:
+        folder: Where they lie; their names are taken below it.
+        files: Which of them, in their order; None is all of them, also behind links.
+
+    Raises:
+        FileNotFoundError: One of `files` is not there.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> before = files_sha256(folder)
+        >>> (folder / "picture.png").touch()
+        >>> files_sha256(folder) == before
+        False
+    """
+    digest = hashlib.sha256()
+    for file in _below(folder) if files is None else files:
+        status = os.stat(file)
+        name = os.fsencode(os.path.relpath(file, folder))
+        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _below(folder: str | os.PathLike[str]) -> Iterator[str]:
+    seen: set[str] = set()  # a link may lead upwards
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        folders.sort()
+        paths = (os.path.join(root, name) for name in sorted(names))
+        yield from (path for path in paths if os.path.exists(path))  # not links to nowhere
