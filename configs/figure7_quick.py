@@ -2,14 +2,25 @@
 
 Command: python -m jaxrobust.main --config=configs/figure7_quick.py
          python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick
+         python -m jaxrobust.main --config=configs/figure7_quick.py:shape_low,shape_high
+         (other tasks, in a workdir of their own; for an accelerator also texture_low, texture_high)
 Needs:   python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"
 """
 
 from jaxrobust import config as configs
 
-# Drawn at 16 px and enlarged as low-resolution data sets are; drawn at the networks' own 32 px;
-# and real scans of 8 px.
-TASKS = {"low": "textured_shapes/both16", "high": "textured_shapes/both32", "digits": "digits"}
+# "low" is drawn at 16 px and enlarged, as data sets of low resolution are; "high" is drawn at the
+# networks' own 32 px; digits are real scans of 8 px. The label of "both" is a pair of shape and
+# texture.
+TASKS = {
+    "both_low": "textured_shapes/both16",
+    "both_high": "textured_shapes/both32",
+    "digits": "digits",
+    "shape_low": "textured_shapes/shape16",
+    "shape_high": "textured_shapes/shape32",
+    "texture_low": "textured_shapes/texture16",
+    "texture_high": "textured_shapes/texture32",
+}
 SETTINGS = {
     "std": ("std",),
     "adv": ("adv",),
@@ -19,27 +30,37 @@ SETTINGS = {
 }
 
 
-def get_config():
+def get_config(tasks: str = "both_low,both_high,digits"):
+    chosen = tasks.split(",")
+    unknown = set(chosen) - set(TASKS)
+    if unknown:
+        raise ValueError(
+            f"After the colon stand names of tasks, some of {', '.join(TASKS)}; "
+            f"got {', '.join(sorted(unknown))}."
+        )
     config = configs.default()
     config.model = {"name": "late_fusion", "dtype": "auto"}
     config.dataset.image_size = 32
     config.batch_size = 128
-    config.epochs = 5.0
-    config.optimizer.learning_rate = 0.02
-    config.schedule.name = "constant"
+    # The paper's 0.001 would need its 30 epochs of many more images. Chosen on other backbones and
+    # with another seed, for what STD and ADV reach.
+    config.epochs = 6.0
+    config.optimizer.learning_rate = 0.05
+    config.schedule.name = "cosine"
+    config.schedule.warmup = 0.05
     config.seeds = (0, 1, 2)
-    config.checkpoint.every_epochs = 5.0
+    config.checkpoint.every_epochs = 6.0
     config.evaluation.batch_size = 200
     config.evaluation.attacks = {}
     config.evaluation.cue_conflict = False
     config.evaluation.every_epochs = 1.0
     config.runs = {
         f"{task}_{setting}": {
-            "dataset": {"name": dataset},
-            # Each fine-tuning starts from other trainings: see jaxrobust/fine_tuning.py.
+            "dataset": {"name": TASKS[task]},
+            # Each repeat starts from other trainings: see jaxrobust/fine_tuning.py.
             "pretrained": {"backbones": tuple(f"runs/quickstart/{run}" for run in backbones)},
         }
-        for task, dataset in TASKS.items()
+        for task in chosen
         for setting, backbones in SETTINGS.items()
     }
     return config

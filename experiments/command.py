@@ -12,14 +12,14 @@ An experiment says what it adds to the arguments and what it finds:
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxrobust import __version__
-from jaxrobust.files import write_json
+from jaxrobust.files import write_json, write_text
 from jaxrobust.logs import Progress
 
 
@@ -43,6 +43,7 @@ def run(
     document: str | None,
     examine: Callable[[argparse.Namespace], tuple[dict[str, Any], list[Path]]],
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+    workdirs: str | None = "runs/quickstart",
 ) -> None:
     """Parse, examine, write `<out>/<name>.json`, say what was written.
 
@@ -54,23 +55,25 @@ def run(
         it} and the paths that it wrote. ValueError and OSError end the command with their
         sentence, and no record is written.
       add_arguments: adds the experiment's own to those of all.
+      workdirs: which trainings it examines when none are named; None is for an experiment without
+        trainings, whose `examine` returns {data set: …}.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{name}",
         description=document,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_common_arguments(parser)
+    add_common_arguments(parser, workdirs=workdirs)
     if add_arguments is not None:
         add_arguments(parser)
     arguments = parser.parse_args(argv)
     path = arguments.out / f"{name}.json"
     try:
-        architectures, written = examine(arguments)
+        found, written = examine(arguments)
         record = {
             "settings": _plain(vars(arguments)),
             "versions": {"jaxrobust": __version__, "jax": jax.__version__},
-            "architectures": architectures,
+            "architectures" if workdirs is not None else "datasets": found,
         }
         write_json(path, record)
     except (ValueError, OSError) as error:
@@ -80,16 +83,19 @@ def run(
     print("\nWrote " + ", ".join(map(str, [*written, path])))
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every experiment: which trainings, and where its figures go."""
-    parser.add_argument(
-        "--workdirs",
-        nargs="+",
-        type=Path,
-        default=[Path("runs/quickstart")],
-        metavar="FOLDER",
-        help="workdirs of trainings, or folders of single ones (default: runs/quickstart)",
-    )
+def add_common_arguments(
+    parser: argparse.ArgumentParser, *, workdirs: str | None = "runs/quickstart"
+) -> None:
+    """The arguments of every experiment: which trainings, if any, and where its figures go."""
+    if workdirs is not None:
+        parser.add_argument(
+            "--workdirs",
+            nargs="+",
+            type=Path,
+            default=[Path(workdirs)],
+            metavar="FOLDER",
+            help=f"workdirs of trainings, or folders of single ones (default: {workdirs})",
+        )
     parser.add_argument(
         "--out",
         type=Path,
@@ -97,6 +103,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder of the figures (default: %(default)s)",
     )
+
+
+def write_markdown(path: Path, heading: str, parts: Iterable[str]) -> Path:
+    """Write a page: its heading, then its parts."""
+    write_text(path, "\n\n".join([f"# {heading}", *parts]) + "\n")
+    return path
 
 
 def whole_number(least: int) -> Callable[[str], int]:

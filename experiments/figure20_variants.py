@@ -25,7 +25,6 @@ from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from jaxrobust import plots
 from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import resolve
-from jaxrobust.files import write_text
 
 _NAME = "figure20_variants"
 _MOST_PICTURES = 10
@@ -181,9 +180,9 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             "drawn": pictures.described(positions)["drawn"],
         }
         tables.append(as_markdown(title, found))
-    text = "\n\n".join(["# Example pictures of all variants (Figures 20 to 22)", *tables])
-    written.append(arguments.out / f"{_NAME}.md")
-    write_text(written[-1], text + "\n")
+    page = arguments.out / f"{_NAME}.md"
+    heading = "Example pictures of all variants (Figures 20 to 22)"
+    written.append(command.write_markdown(page, heading, tables))
     return architectures, written
 
 

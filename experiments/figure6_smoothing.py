@@ -26,7 +26,6 @@ from experiments import accuracies, command, statistics, trained
 from experiments.accuracies import SIGMAS, TIMES, Accuracy
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from jaxrobust import plots
-from jaxrobust.files import write_text
 
 _NAME = "figure6_smoothing"
 # Claim 5: how far the difference may move under blur, and from where an accuracy is too close to
@@ -144,7 +143,7 @@ def draw_curves(runs: Runs, *, title: str, chance: float, path: Path) -> None:
     highest = max(np.max(values) for lines in series.values() for values in lines.values())
     seeds, images = len(runs["std"]), len(runs["std"][0][next(iter(BLUR))].right)
     bands = f"Bands: ± one standard deviation over {seeds} seeds; " if seeds > 1 else "One seed; "
-    figure = plots.curves(
+    plots.curves(
         {panel: x for panel, (x, _, _) in panels.items()},
         series,
         x_label={panel: label for panel, (_, label, _) in panels.items()},
@@ -152,13 +151,9 @@ def draw_curves(runs: Runs, *, title: str, chance: float, path: Path) -> None:
         filled_between=("STD", "ADV"),
         y_limits=(0.0, min(102.0, 1.1 * highest + 1.0)),
         title=f"{title}: accuracy on smoothed pictures",
+        note=f"{bands}{images} images; a guess has {chance:g} %.",
+        path=path,
     )
-    # The layout makes room for a legend with its title, and would lay a text of its own over it.
-    note = f"{bands}{images} images; a guess has {chance:g} %."
-    (legend,) = figure.legends
-    legend.set_title(note)
-    legend.get_title().set_fontsize(8)
-    plots.save(figure, path)
 
 
 def draw_pictures(pictures: Pictures, positions: Sequence[int], *, title: str, path: Path) -> None:
@@ -332,9 +327,8 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         tables.append(as_markdown(title, found))
         print(f"\n{title}, {found['images']} images")
         print("\n".join(tables[-1].splitlines()[4:]))
-    text = "\n\n".join(["# Accuracy on smoothed pictures (Figure 6)", *tables])
-    written.append(arguments.out / f"{_NAME}.md")
-    write_text(written[-1], text + "\n")
+    page = arguments.out / f"{_NAME}.md"
+    written.append(command.write_markdown(page, "Accuracy on smoothed pictures (Figure 6)", tables))
     return architectures, written
 
 

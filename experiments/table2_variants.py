@@ -31,7 +31,6 @@ from experiments import accuracies, command, statistics, trained
 from experiments.accuracies import Accuracy
 from jaxrobust import plots
 from jaxrobust.data import catalog
-from jaxrobust.files import write_text
 
 _NAME = "table2_variants"
 # Claim 6: how far the losses of STD and ADV may lie apart, in points.
@@ -308,8 +307,7 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         print("\n" + tables[-1].removeprefix("## "))
     written = [arguments.out / f"{_NAME}.png", arguments.out / f"{_NAME}.md"]
     draw(architectures, path=written[0])
-    text = "\n\n".join(["# Accuracy on variants of the pictures (Table 2)", *tables])
-    write_text(written[1], text + "\n")
+    command.write_markdown(written[1], "Accuracy on variants of the pictures (Table 2)", tables)
     return architectures, written
 
 

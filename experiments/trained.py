@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from jaxrobust.classifier import Classifier
 from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import resolve
 
-_QUICKSTART = "python -m jaxrobust.main --config=configs/quickstart.py"
 # What may differ between the two of a pair.
 _NOT_ARCHITECTURE = ("dtype", "mean", "std", "num_classes")
 
@@ -53,24 +52,26 @@ Pair = tuple[Trained, Trained]
 Pairs = list[Pair]
 
 
-def find(workdirs: str | Path | Sequence[str | Path]) -> list[Trained]:
+def find(
+    workdirs: str | Path | Sequence[str | Path], *, config: str = "configs/quickstart.py"
+) -> list[Trained]:
     """The trainings in some workdirs: STD before ADV, in the order of workdirs and seeds.
 
     A training without a checkpoint yet is named in a warning and left out.
 
     Args:
       workdirs: of studies, or folders of one run and seed; one or several.
+      config: of which errors say that it trains such models.
 
     Raises:
       FileNotFoundError: when a folder is none, or holds no training with a checkpoint.
       ValueError: when what describes a training cannot be read.
     """
+    hint = f"python -m jaxrobust.main --config={config} trains models for this."
     found: dict[Path, Trained] = {}
     for workdir in map(Path, [workdirs] if isinstance(workdirs, str | Path) else workdirs):
         if not workdir.is_dir():
-            raise FileNotFoundError(
-                f"{workdir} is no folder; {_QUICKSTART} trains the models of the quickstart."
-            )
+            raise FileNotFoundError(f"{workdir} is no folder; {hint}")
         here = []
         for folder in checkpoints.runs(workdir):
             if checkpoints.newest_step(folder) is None:
@@ -78,10 +79,7 @@ def find(workdirs: str | Path | Sequence[str | Path]) -> list[Trained]:
             else:
                 here.append(_read(workdir, folder))
         if not here:
-            raise FileNotFoundError(
-                f"{workdir} holds no training with a checkpoint; {_QUICKSTART} trains the models "
-                "of the quickstart."
-            )
+            raise FileNotFoundError(f"{workdir} holds no training with a checkpoint; {hint}")
         here.sort(key=lambda one: (one.architecture, one.adversarial, one.run, one.seed))
         for one in here:
             found.setdefault(one.folder.resolve(), one)
@@ -119,6 +117,11 @@ def slug(title: str) -> str:
       'resnet_8_small'
     """
     return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+
+
+def architecture_fields(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's fields those that say what it is, whatever it is for and computes in."""
+    return {key: value for key, value in model.items() if key not in _NOT_ARCHITECTURE}
 
 
 def architecture_title(name: str) -> str:
@@ -233,8 +236,7 @@ def _home(one: Trained) -> Path:
 
 
 def _setting(one: Trained) -> tuple[Any, ...]:
-    model = one.config.model.to_dict()
-    fields = {key: value for key, value in model.items() if key not in _NOT_ARCHITECTURE}
+    fields = architecture_fields(one.config.model.to_dict())
     data = one.config.dataset
     size = resolve(data)[0].image_size
     return json.dumps(fields, sort_keys=True), data.name, data.path, size, one.seed

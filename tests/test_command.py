@@ -30,6 +30,10 @@ def test_arguments():
     defaults = parser.parse_args([])
     assert defaults.workdirs == [Path("runs/quickstart")]
     assert defaults.out == Path("runs/figures")
+    others = argparse.ArgumentParser()
+    command.add_common_arguments(others, workdirs="runs/others")
+    assert others.parse_args([]).workdirs == [Path("runs/others")]
+    assert "(default: runs/others)" in others.format_help()
     given = parser.parse_args(["--workdirs", "a", "b", "--out", "c"])
     assert (given.workdirs, given.out) == ([Path("a"), Path("b")], Path("c"))
 
@@ -49,6 +53,21 @@ def test_the_record_holds_settings_and_findings(tmp_path, capsys):
         "architectures": {"TinyNetwork": {"measured": 3}},
     }
     assert capsys.readouterr().out == f"\nWrote {picture}, {path}\n"
+
+
+def test_an_experiment_may_go_without_trainings(tmp_path, capsys):
+    def examine(arguments):
+        assert not hasattr(arguments, "workdirs")
+        return {"digits": {"train": 3}}, []
+
+    given = ["--out", str(tmp_path)]
+    command.run("table0", given, document="", examine=examine, workdirs=None)
+    record = json.loads((tmp_path / "table0.json").read_text())
+    assert record["settings"] == {"out": str(tmp_path)}
+    assert record["datasets"] == {"digits": {"train": 3}}
+    with pytest.raises(SystemExit):
+        command.run("table0", ["--workdirs", "a"], document="", examine=examine, workdirs=None)
+    assert "--workdirs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,10 @@ def curves(
     filled_between: tuple[str, str] | None = None,
     title: str | None = None,
     y_limits: tuple[float, float] | None = None,
+    share_y: bool = True,
     x_ticks: Sequence[str] | None = None,
+    colors: Mapping[str, str] | None = None,
+    note: str | None = None,
     path: str | Path | None = None,
 ) -> Figure:
     """Lines with their mean and a band of one standard deviation over seeds.
@@ -34,13 +37,16 @@ def curves(
       series: label -> (seeds, points), or (points,) of a single training. For several panels that
         share their axes and colours: panel title -> such a mapping.
       x_label, y_label: with their units; `x_label` as `x` where panels have their own.
-      dashed: single models beside them, drawn dashed: label -> (points,); with panels as `series`.
+      dashed: single models beside them, drawn dashed: as `series`.
       filled_between: the labels of two lines; between their means every panel is filled, in the
         colour of the line that is above, which the legend says.
       title: above everything.
       y_limits: of the axis; by default from the values.
+      share_y: whether all panels have one range of values.
       x_ticks: what each position of `x` is called; by default the axis has numbers. Names that are
         too long to stand side by side are slanted.
+      colors: label -> colour, where it is not to be that of `line_colors`.
+      note: small, above the legend.
       path: where to save it, as `save` does.
 
     Returns:
@@ -75,7 +81,7 @@ def curves(
     labels = list(dict.fromkeys(label for lines in together for label in lines))
     if not labels:
         raise ValueError("series must hold at least one line, got none.")
-    colors = line_colors(labels)
+    colors = line_colors(labels) | dict(colors or {})
     markers: dict[str, str] = {}
     for label in labels:  # lines of one colour are told apart by their markers
         same = [other for other in markers if colors[other] == colors[label]]
@@ -85,7 +91,7 @@ def curves(
     size = (4.8, 3.2) if len(panels) == 1 else (min(3.4, 9.6 / across) * across, 2.7 * down)
     figure = AggFigure(figsize=size, dpi=200, layout="constrained")
     own_x = isinstance(x, Mapping) or isinstance(x_label, Mapping)
-    grid_of_axes = figure.subplots(down, across, sharex=not own_x, sharey=True, squeeze=False)
+    grid_of_axes = figure.subplots(down, across, sharex=not own_x, sharey=share_y, squeeze=False)
     handles: dict[str, Any] = {}
     areas: dict[str, Any] = {}
     for axes, (name, lines) in zip(grid_of_axes.flat, checked.items(), strict=False):
@@ -133,9 +139,12 @@ def curves(
         figure.suptitle(wrapped, fontsize=11, fontweight="bold", color=TEXT_COLOR)
     handles |= areas
     widest = max(size_of(figure, label, fontsize=8)[0] for label in handles) + 0.5
+    # The layout makes room for a legend with its title, and would lay a text of its own over it.
     figure.legend(
         list(handles.values()),
         list(handles),
+        title=note and wrapped_to(figure, note, size[0] - 0.2, fontsize=8),
+        title_fontsize=8,
         loc="outside lower center",
         ncols=max(1, min(len(handles), int((size[0] - 0.2) / widest))),
         fontsize=8,
