@@ -62,7 +62,9 @@ def parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(f"{error}")
+        last = str(error).strip().splitlines()[-1]
+        # A ValueError of the config's own is meant for its user; of another, the traceback helps.
+        sys.exit(last if last.startswith("ValueError: ") else f"{error}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         sys.exit(f"A --config.… flag names no key of the config, or has the wrong type: {lines[0]}")
