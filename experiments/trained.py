@@ -128,15 +128,16 @@ def architecture_title(name: str) -> str:
     """How an architecture is written.
 
     Example:
-      >>> [architecture_title(name) for name in ("resnet50", "alexnet", "resnet8_small")]
-      ['ResNet-50', 'AlexNet', 'ResNet-8 (small)']
+      >>> [architecture_title(name) for name in ("alexnet", "resnet8_small", "wide_resnet50_2")]
+      ['AlexNet', 'ResNet-8 (small)', 'Wide ResNet-50-2']
     """
     families = {"resnet": "ResNet", "alexnet": "AlexNet", "vgg": "VGG"}
-    match = re.fullmatch(r"([a-z]+?)(\d*)(?:_(\w+))?", name)
+    families["wide_resnet"] = "Wide ResNet"
+    match = re.fullmatch(r"((?:wide_)?[a-z]+?)(\d*)(_\d+)?(?:_(\w+))?", name)
     if match is None or match[1] not in families:
         return name.rpartition(":")[2]
-    depth = f"-{match[2]}" if match[2] else ""
-    return families[match[1]] + depth + (f" ({match[3]})" if match[3] else "")
+    numbers = "".join(f"-{number.lstrip('_')}" for number in match.group(2, 3) if number)
+    return families[match[1]] + numbers + (f" ({match[4]})" if match[4] else "")
 
 
 def _told_apart(trained: list[Trained]) -> list[Trained]:

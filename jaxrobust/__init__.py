@@ -20,6 +20,7 @@ _MODULES = (
     "plots",
     "saliency",
     "stylization",
+    "torch_weights",
     "train",
 )
 

@@ -125,6 +125,29 @@ def read_config(folder: str | Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def write(folder: str | Path, description: dict, variables: Any) -> None:
+    """Write a classifier that comes from elsewhere so that `load` and the experiments find it.
+
+    Its checkpoint is that of step 0. Doing it again with the same description is allowed.
+
+    Args:
+      folder: of one run and seed.
+      description: for config.json; `model` and `image_shape` are what `load` needs of it.
+      variables: of the classifier.
+
+    Raises:
+      ValueError: when the folder holds something else.
+    """
+    folder = Path(folder).absolute()
+    description = json.loads(json.dumps(description))
+    existing = read_config(folder)
+    if existing != description and (existing is not None or runs(folder)):
+        raise ValueError(f"{folder} holds another training: give another workdir, run or seed.")
+    write_config(folder, description)
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder / _FOLDER / "0" / "variables", variables, force=True)
+
+
 def load(workdir: str | Path) -> Classifier:
     """The classifier of the newest checkpoint in a folder.
 

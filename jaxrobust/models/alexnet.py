@@ -1,4 +1,4 @@
-"""AlexNet in the "one weird trick" widths (Krizhevsky 2014), with batch normalisation.
+"""AlexNet in the "one weird trick" widths (Krizhevsky 2014), by default with batch normalisation.
 
 References:
     https://arxiv.org/abs/1404.5997
@@ -17,11 +17,12 @@ Array = jax.Array
 
 
 class AlexNet(nn.Module):
-    """Five convolutions, each with bias and batch normalisation, and three dense layers.
+    """Five convolutions, each with bias, and three dense layers.
 
     Attributes:
         small_images: 3x3 convolutions of stride 1 and 2x2 max-pools throughout (for about 32
             pixels) instead of the 11x11 stem of stride 4, which needs 63 pixels.
+        batch_norm: Whether batch normalisation follows each convolution; torchvision's has none.
         width: Channels of the first convolution; the others have 3, 6, 4 and 4 times as many.
         hidden: Units of the two hidden dense layers.
         dropout: Rate of the dropout before each of them.
@@ -33,6 +34,7 @@ class AlexNet(nn.Module):
     """
 
     small_images: bool = False
+    batch_norm: bool = True
     width: int = 64
     hidden: int = 4096
     dropout: float = 0.5
@@ -46,7 +48,8 @@ class AlexNet(nn.Module):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         """Computes logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
 
-        With `train=True` the collection `batch_stats` must be mutable and the rng `dropout` given.
+        With `train=True` the rng `dropout` must be given, and with `batch_norm` the collection
+        `batch_stats` be mutable.
         """
         width = self.width
         # Features, kernel size, stride and padding of each convolution.
@@ -60,10 +63,12 @@ class AlexNet(nn.Module):
             outputs = layers.Convolution(
                 features, *size, use_bias=True, dtype=self.dtype, name=f"conv{index}"
             )(outputs)
-            norm = layers.BatchNorm(
-                self.dtype, batch_statistics_axis=self.batch_statistics_axis, name=f"bn{index}"
-            )
-            outputs = jax.nn.relu(norm(outputs, train=train))
+            if self.batch_norm:
+                norm = layers.BatchNorm(
+                    self.dtype, batch_statistics_axis=self.batch_statistics_axis, name=f"bn{index}"
+                )
+                outputs = norm(outputs, train=train)
+            outputs = jax.nn.relu(outputs)
             if index in (1, 2, 5):
                 outputs = layers.max_pool(outputs, pool, stride=2)
         outputs = layers.adaptive_average_pool(outputs, grid)

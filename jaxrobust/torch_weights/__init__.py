@@ -1,0 +1,204 @@
+"""PyTorch's checkpoints as classifiers, and back; PyTorch is not needed.
+
+    classifier = torch_weights.load("imagenet_linf_4.pt", "resnet50")
+
+Files are told apart by their content: torchvision's state dicts, checkpoints of the robustness
+library and of others that wrap one, safetensors (`torch_files` says how they are read, and why
+nothing in them is executed). `python -m jaxrobust.torch_weights` writes a workdir for the
+experiments.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from jaxrobust import models
+from jaxrobust.classifier import Classifier
+from jaxrobust.torch_weights import layouts, state_dicts
+
+__all__ = ["Opened", "load", "open_file", "save"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file of weights, opened for a network.
+
+    Attributes:
+      fields: of the network, as `models.create` takes them, its name included.
+      variables: its parameters and running statistics.
+      found: what the file turned out to be: layout, prefix, where mean and std come from.
+    """
+
+    fields: dict[str, Any]
+    variables: dict[str, Any]
+    found: dict[str, str]
+
+    def classifier(self) -> Classifier:
+        """The network with these weights."""
+        return Classifier(models.create(**self.fields), self.variables)
+
+
+def load(
+    path: str | Path,
+    model_name: str,
+    *,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **fields: Any,
+) -> Classifier:
+    """The classifier in a file of PyTorch or safetensors.
+
+    Args:
+      path: of a state dict with torchvision's names, alone or in a checkpoint, under any prefix.
+        A copy of the network under a second prefix must be equal; averaged copies, optimizers and
+        the like are passed over.
+      model_name: a name of `models.names()` that stands for an AlexNet, ResNet or VGG. "alexnet"
+        has batch normalisation where the file has it. The `_small` ResNets are the robustness
+        library's for CIFAR.
+      num_classes: None: as many as the last layer in the file has outputs.
+      mean, std: of each channel, for the normalisation inside the network. None: as buffers in
+        the file say (`normalizer.new_mean`, `normalize.mean`, …) or `save` wrote them, otherwise
+        ImageNet's.
+      **fields: further ones of the network, such as `dtype`.
+
+    Returns:
+      a classifier of images in [0, 1] whose arrays, all float32, follow the images' devices.
+
+    Raises:
+      FileNotFoundError: when there is no such file.
+      ValueError: when it cannot be read, or does not hold exactly this network; the sentence names
+        the first differences.
+      TypeError: when the network is of another class.
+
+    Example:
+      >>> import tempfile, jax
+      >>> model = models.create("resnet8_small", num_classes=10, mean=(0.5, 0.5, 0.5))
+      >>> saved = Classifier.init(jax.random.key(0), model, (32, 32, 3))
+      >>> path = Path(tempfile.mkdtemp()) / "weights.safetensors"
+      >>> save(saved, path)
+      >>> loaded = load(path, "resnet8_small")
+      >>> loaded.model.num_classes, loaded.mean
+      (10, (0.5, 0.5, 0.5))
+    """
+    return open_file(
+        path, model_name, num_classes=num_classes, mean=mean, std=std, **fields
+    ).classifier()
+
+
+def open_file(
+    path: str | Path,
+    model_name: str,
+    *,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **fields: Any,
+) -> Opened:
+    """As `load`, and what the network and the file are."""
+    path = Path(path)
+    given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+    for name, value in given.items():
+        _check_channels(name, value)
+    model = models.create(model_name, num_classes=num_classes, **fields)
+    last_layers = layouts.last_layers(model)  # other networks are refused before a long read
+    state, metadata = state_dicts.read(path)
+    with_norm = any(name.endswith(".running_mean") for name in state)
+    if model_name.startswith("alexnet") and not with_norm:
+        fields.setdefault("batch_norm", False)
+    stride = metadata.pop("stem_stride", None)
+    if stride is not None and fields.setdefault("stem_stride", stride) != stride:
+        raise ValueError(
+            f"stem_stride must be {stride}, as {path} says, got {fields['stem_stride']}."
+        )
+    outputs = _outputs(state, last_layers)
+    if num_classes is not None and outputs not in (None, num_classes):
+        raise ValueError(
+            f"num_classes must be {outputs}, as the last layer in {path} has, got {num_classes}."
+        )
+    fields = {"name": model_name, "num_classes": num_classes or outputs or 1000, **fields}
+    try:
+        matched = state_dicts.match(state, layouts.of(models.create(**fields)))
+        in_file, used = state_dicts.normalizer(state, matched.rest)
+    except ValueError as error:
+        raise ValueError(f"{path} holds {error}; expected one.") from error
+    wrong = state_dicts.differences(state, matched, [n for n in matched.rest if n not in used])
+    if wrong:
+        under = f" under {matched.prefix!r}" if matched.prefix else ""
+        raise ValueError(
+            f"{path} must hold the tensors of {model_name} (layout: {matched.layout}){under} and "
+            f"no others, got {wrong}."
+        )
+    found = {"layout": matched.layout, "prefix": matched.prefix}
+    for name in ("mean", "std"):
+        sources: dict[str, Mapping[str, Any]]
+        sources = {"given": given, "file": in_file, "metadata of the file": metadata}
+        source = next((source for source, values in sources.items() if name in values), None)
+        found[name] = source or "ImageNet's, assumed"
+        value = sources[source][name] if source else getattr(model, name)
+        _check_channels(name, value)
+        fields[name] = tuple(float(channel) for channel in value)
+    state = {name: state[name] for name in matched.tensors}
+    return Opened(fields, state_dicts.variables(state, matched), found)
+
+
+def _check_channels(name: str, values: Any) -> None:
+    numbers = np.asarray(values, np.float64)
+    least = 0.0 if name == "std" else -math.inf
+    if numbers.shape != (3,) or not np.isfinite(numbers).all() or not (numbers > least).all():
+        kind = "numbers above 0" if name == "std" else "finite numbers"
+        raise ValueError(f"{name} must be 3 {kind}, one for each channel, got {values}.")
+
+
+def _outputs(state: state_dicts.State, names: set[str]) -> int | None:
+    """How many classes the last layer has; None when it is not there or there are several."""
+    counts = {
+        array.shape[0]
+        for name, array in state.items()
+        if array.ndim == 2 and any(f".{name}".endswith(f".{last}") for last in names)
+    }
+    return counts.pop() if len(counts) == 1 else None
+
+
+def save(classifier: Classifier, path: str | Path) -> None:
+    """Writes a classifier, whole or not at all, under torchvision's names.
+
+    PyTorch loads the file with `load_state_dict(safetensors.torch.load_file(path))`; it has to
+    normalise the images itself, by the mean and std that stand in the file's metadata, and
+    torchvision itself has no networks like the `_small` ones.
+
+    Args:
+      classifier: of an AlexNet, ResNet or VGG.
+      path: of the file, ending in ".safetensors".
+
+    Raises:
+      TypeError: when it is another network.
+      ValueError: for another ending.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, got {path}.")
+    if not isinstance(classifier, Classifier):
+        raise TypeError(f"classifier must be a Classifier, got a {type(classifier).__name__}.")
+    model: Any = classifier.model
+    tensors = {}
+    for tensor in next(iter(layouts.of(model).values())):
+        array: Any = classifier.variables
+        for part in tensor.path:
+            array = array[part]
+        tensors[tensor.name] = tensor.to_torch(np.asarray(array))
+    metadata = {
+        name: json.dumps(getattr(model, name))
+        for name in state_dicts.METADATA
+        if getattr(model, name, None) is not None
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", **metadata})
+    temporary.replace(path)

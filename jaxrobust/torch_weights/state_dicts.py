@@ -1,0 +1,193 @@
+"""State dicts as training libraries wrap them: in checkpoints, under prefixes, with normalisers."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+
+from jaxrobust import torch_files
+from jaxrobust.torch_weights.layouts import Tensor
+
+# Where checkpoints keep the weights; copies averaged over the training have other names.
+_ENTRIES = ("model", "state_dict", "model_state_dict", "net")
+_AVERAGED = re.compile(r"(^|[._])(ema|swa)([._]|$)")
+# Buffers of a layer in front of the network, by their last component.
+_NORMALIZER = {"mean": ("mean", "new_mean"), "std": ("std", "new_std")}
+
+METADATA = ("mean", "std", "stem_stride")
+"""Fields of networks that their tensors do not show."""
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which tensors of a state dict are which arrays of a network.
+
+    Attributes:
+      layout: its name.
+      prefix: before each name.
+      tensors: of the network, by their names with the prefix.
+      rest: names of the other tensors, without copies and counters.
+    """
+
+    layout: str
+    prefix: str
+    tensors: dict[str, Tensor]
+    rest: list[str]
+
+
+def read(path: Path) -> tuple[State, dict[str, Any]]:
+    """The tensors of the state dict in a file, and the metadata of a safetensors file.
+
+    Raises:
+      FileNotFoundError: when there is no such file.
+      ValueError: when it cannot be read or holds no state dict.
+    """
+    content = torch_files.read(path)
+    while isinstance(content, dict):
+        inner = [content[name] for name in _ENTRIES if isinstance(content.get(name), dict)]
+        if not inner:
+            break
+        content = inner[0]
+    tensors = {}
+    if isinstance(content, dict):
+        tensors = {
+            name: value
+            for name, value in content.items()
+            if isinstance(name, str) and isinstance(value, np.ndarray)
+        }
+    if not tensors:
+        if isinstance(content, torch_files.Placeholder):
+            found = f"an object of {content.name}; save its state_dict() instead"
+        elif isinstance(content, dict):
+            found = f"a dict of {', '.join(map(repr, list(content)[:6])) or 'nothing'}"
+        else:
+            found = f"a {type(content).__name__}"
+        raise ValueError(
+            f"{path} must hold a state dict, alone or as {' or '.join(map(repr, _ENTRIES))} of a "
+            f"checkpoint, got {found}."
+        )
+    return tensors, _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What `save` wrote of a network beside its tensors."""
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            found = file.metadata() or {}
+        return {name: json.loads(found[name]) for name in METADATA if name in found}
+    except (safetensors.SafetensorError, ValueError):  # a file of PyTorch; another's metadata
+        return {}
+
+
+def match(state: State, layouts: Mapping[str, list[Tensor]]) -> Match:
+    """The layout, and the prefix, under which most tensors of a network are found.
+
+    Raises:
+      ValueError: when the state dict holds two different networks; with their prefixes.
+    """
+    found = {
+        layout: _prefixes(state, {tensor.name for tensor in tensors})
+        for layout, tensors in layouts.items()
+    }
+    layout = max(found, key=lambda name: found[name][0])  # the first of equals
+    most, prefixes = found[layout]
+    prefix, *others = sorted(prefixes, key=lambda one: (bool(_AVERAGED.search(one)), len(one)))
+    tensors = {prefix + tensor.name: tensor for tensor in layouts[layout]}
+    copies = set()
+    for other in others:
+        names = [name for name in tensors if name in state]
+        twins = [other + name.removeprefix(prefix) for name in names]
+        if all(
+            twin in state and np.array_equal(state[twin], state[name])
+            for name, twin in zip(names, twins, strict=True)
+        ):
+            copies |= set(twins)
+        elif most == len(tensors) and not _AVERAGED.search(other):
+            raise ValueError(f"two different networks, under {prefix!r} and under {other!r}")
+    rest = [
+        name
+        for name in state
+        if name not in tensors
+        and name not in copies
+        and not _AVERAGED.search(name)
+        and not name.endswith("num_batches_tracked")
+    ]
+    return Match(layout, prefix, tensors, rest)
+
+
+def _prefixes(names: Iterable[str], wanted: set[str]) -> tuple[int, list[str]]:
+    """How many of the wanted names are there under the best prefixes, and these."""
+    counts: Counter[str] = Counter({"": 0})
+    for name in names:
+        start = 0
+        while True:
+            if name[start:] in wanted:
+                counts[name[:start]] += 1
+            start = name.find(".", start) + 1
+            if not start:
+                break
+    most = max(counts.values())
+    return most, [prefix for prefix, count in counts.items() if count == most]
+
+
+def normalizer(state: State, names: Iterable[str]) -> tuple[dict[str, tuple[float, ...]], set[str]]:
+    """The mean and std that a layer in front of a network keeps, and the tensors they are from.
+
+    Args:
+      state: the state dict.
+      names: of the tensors outside the network.
+
+    Raises:
+      ValueError: when there are several.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    used = set()
+    for name in names:
+        for field, endings in _NORMALIZER.items():
+            values = state[name].ravel()
+            if name.rpartition(".")[2] not in endings or values.size != 3:
+                continue
+            # Its shortest decimal is the same float32.
+            channels = tuple(float(str(value)) for value in values.astype(np.float32))
+            if found.setdefault(field, channels) != channels:
+                raise ValueError(f"several normalisations, {field} {found[field]} and {channels}")
+            used.add(name)
+    return found, used
+
+
+def differences(state: State, matched: Match, rest: Iterable[str]) -> str:
+    """What is missing, of another shape or dtype, or left over, in words; "" when nothing is."""
+    missing, wrong = [], []
+    for name, tensor in matched.tensors.items():
+        if name not in state:
+            missing.append(name)
+        elif state[name].shape != tensor.torch_shape:
+            wrong.append(f"{name} of shape {state[name].shape} instead of {tensor.torch_shape}")
+        elif not jnp.issubdtype(state[name].dtype, jnp.floating):
+            wrong.append(f"{name} of dtype {state[name].dtype} instead of a floating point one")
+    parts = []
+    for kind, names in (("missing", missing), ("other", wrong), ("left over", list(rest))):
+        if names:
+            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            parts.append(f"{len(names)} {kind} ({shown})")
+    return "; ".join(parts)
+
+
+def variables(state: State, matched: Match) -> dict[str, Any]:
+    """The network's variables; takes them out of the state dict one by one."""
+    made: dict[str, Any] = {}
+    for name, tensor in matched.tensors.items():
+        here = made
+        for part in tensor.path[:-1]:
+            here = here.setdefault(part, {})
+        here[tensor.path[-1]] = jnp.asarray(tensor.from_torch(state.pop(name)))
+    return made

@@ -1,0 +1,91 @@
+"""A workdir of weights that were trained elsewhere, as the experiments read it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxrobust import checkpoints
+from jaxrobust import config as configs
+from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.torch_weights import open_file
+from jaxrobust.version import __version__
+
+
+def write(
+    path: str | Path,
+    model_name: str,
+    workdir: str | Path,
+    *,
+    run: str | None = None,
+    seed: int = 0,
+    attack: Mapping[str, Any] | None = None,
+    dataset: DatasetConfig | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Writes `<workdir>/<run>/seed<k>/`, which `checkpoints.load` and the experiments open.
+
+    Its config.json holds what is known of the training and, under `source`, the file's name and
+    sha256 and what it turned out to be.
+
+    Args:
+      path: as of `load`.
+      model_name: as of `load`.
+      workdir: gets the folder; STD and ADV of one pair share it.
+      run: its name; None is "adv" with an attack, else "std".
+      seed: which of several trainings it is; STD and ADV of one seed are a pair.
+      attack: what is known of the one that it was trained with, as in a config, {"name": "pgd",
+        "norm": "linf", "epsilon": 4 / 255}; None for standard training.
+      dataset: that it classifies; None is ImageNet.
+      **options: further ones of `load`.
+
+    Returns:
+      what config.json holds.
+
+    Raises:
+      FileNotFoundError, TypeError: as `load`.
+      ValueError: as `load`; and when the data set has another number of classes, the attack is
+        none, or the folder holds another training.
+    """
+    path = Path(path)
+    run = run or ("std" if attack is None else "adv")
+    if Path(run).name != run:
+        raise ValueError(f"run must be the name of a folder, got {run!r}.")
+    resolved, known = resolve(dataset or DatasetConfig(name="imagenet2012"))
+    config = configs.default()
+    config.dataset.update(vars(dataset or DatasetConfig(name="imagenet2012")))
+    config.runs, config.seeds = {run: {}}, (seed,)
+    if attack is not None:
+        # How many steps it took may not be known; all else is checked.
+        config.attack = {"steps": 1, **attack} if attack.get("name") == "pgd" else dict(attack)
+    configs.check(config)
+    config.attack = None if attack is None else dict(attack)
+    opened = open_file(path, model_name, **options)
+    fields = dict(opened.fields)
+    if known.num_classes not in (None, fields["num_classes"]):
+        raise ValueError(
+            f"dataset must have {fields['num_classes']} classes, as {path} has, got {known.name} "
+            f"with {known.num_classes}."
+        )
+    # Of float32 weights float32 is asked, whatever trainings here compute in.
+    fields = {"dtype": "float32", **fields}
+    config.model = {
+        name: value for name, value in fields.items() if name not in ("num_classes", "mean", "std")
+    }
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    plain = configs.to_plain(config)
+    description = {
+        "jaxrobust": __version__,
+        "run": run,
+        "seed": seed,
+        "model": fields,
+        "image_shape": [resolved.image_size, resolved.image_size, 3],
+        # The other keys describe trainings of this library.
+        "config": {
+            key: plain[key] for key in ("attack", "dataset", "evaluation", "model", "runs", "seeds")
+        },
+        "source": {"file": path.name, "sha256": digest, **opened.found},
+    }
+    checkpoints.write(Path(workdir) / run / f"seed{seed}", description, opened.variables)
+    return description

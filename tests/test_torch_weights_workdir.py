@@ -1,0 +1,98 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from experiments import figure4_first_layer, trained
+from jaxrobust import checkpoints
+from jaxrobust.torch_weights import workdir
+from jaxrobust.torch_weights.__main__ import main
+from tests.test_torch_weights import LAYOUTS, MEAN, OTHER, STATE, load, write
+
+FLAGS = ["--model=resnet18", "--dataset=textured_shapes"]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """The networks of these tests have few channels, which the command has no flag for."""
+    whole = workdir.open_file
+    monkeypatch.setattr(workdir, "open_file", lambda *a, **kw: whole(*a, width=4, **kw))
+
+
+@pytest.fixture
+def pair(tmp_path, capsys):
+    """A workdir with STD and ADV."""
+    std = write(tmp_path / "std.pt", LAYOUTS["robustness"])
+    adv = write(tmp_path / "adv.pt", {"net": OTHER})
+    folder = tmp_path / "public"
+    main([str(std), f"--workdir={folder}", *FLAGS])
+    main([str(adv), f"--workdir={folder}", *FLAGS, "--epsilon=4/255", "--norm=l2", "--seed=0"])
+    return folder, std, adv
+
+
+def test_what_was_written_opens(pair, capsys):
+    folder, std, adv = pair
+    printed = capsys.readouterr().out
+    assert "layout torchvision under 'module.model.'" in printed
+    assert "mean (0.485, 0.456, 0.406) (ImageNet's, assumed)" in printed
+    assert f"written to {folder}/adv/seed0" in printed
+    for run, path in (("std", std), ("adv", adv)):
+        opened, direct = checkpoints.load(folder / run / "seed0"), load(path)
+        np.testing.assert_array_equal(
+            opened(np.ones((64, 64, 3), np.float32)), direct(np.ones((64, 64, 3), np.float32))
+        )
+        description = checkpoints.read_config(folder / run / "seed0")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert description["source"]["sha256"] == digest
+        assert description["source"]["file"] == path.name
+    assert checkpoints.load(folder / "std" / "seed0").model.mean == MEAN
+
+
+def test_experiments_find_the_pair(pair, tmp_path, capsys):
+    folder = pair[0]
+    ((standard, adversarial),) = trained.pairs(trained.find(folder))
+    assert (standard.run, adversarial.run) == ("std", "adv")
+    assert adversarial.title == "ResNet-18 ADV"
+    attack = adversarial.config.attack.to_dict()
+    assert attack == {"name": "pgd", "norm": "l2", "epsilon": 4 / 255}
+    figure4_first_layer.main(["--workdirs", str(folder), "--out", str(tmp_path / "figures")])
+    record = json.loads((tmp_path / "figures" / "figure4_first_layer.json").read_text())
+    assert record["architectures"]["ResNet-18"]["filters"] == [4, 7, 7, 3]
+
+
+def test_again_and_something_else(pair):
+    folder, std, adv = pair
+    before = checkpoints.read_config(folder / "std" / "seed0")
+    main([str(std), f"--workdir={folder}", *FLAGS])
+    assert checkpoints.read_config(folder / "std" / "seed0") == before
+    with pytest.raises(SystemExit, match=r"std/seed0 holds another training: give another workdir"):
+        main([str(adv), f"--workdir={folder}", *FLAGS])
+    assert checkpoints.read_config(folder / "std" / "seed0") == before
+    main([str(adv), f"--workdir={folder}", *FLAGS, "--seed=1"])
+    assert len(trained.find(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset=imagenet2012"], r"dataset must have 10 classes, as .*std.pt has, got imagen"),
+        (["--dataset=imagenet"], "did you mean"),
+        (["--path=pictures", "--dataset=digits"], "at most one of --dataset and --path"),
+        (["--epsilon=4", "--norm=l7"], r"norm must be .*got 'l7'"),
+        (["--run=a/b"], "run must be the name of a folder, got 'a/b'"),
+        (["--num_classes=7"], "num_classes must be 10"),
+        (["--seed=-1"], "seeds must be different whole numbers"),
+    ],
+)
+def test_errors(tmp_path, flags, message):
+    path = write(tmp_path / "std.pt", STATE)
+    with pytest.raises(SystemExit, match=message):
+        main([str(path), f"--workdir={tmp_path / 'public'}", *FLAGS, *flags])
+    assert not (tmp_path / "public").exists()
+
+
+def test_an_attack_without_a_name(tmp_path):
+    path = write(tmp_path / "std.pt", STATE)
+    with pytest.raises(ValueError, match="attack must hold the attack's name and its options"):
+        workdir.write(path, "resnet18", tmp_path / "public", attack={"epsilon": 3})
