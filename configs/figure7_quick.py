@@ -5,6 +5,12 @@ Command: python -m jaxrobust.main --config=configs/figure7_quick.py
          python -m jaxrobust.main --config=configs/figure7_quick.py:shape_low,shape_high
          (other tasks, in a workdir of their own; for an accelerator also texture_low, texture_high)
 Needs:   python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"
+Cost:    45 fine-tunings, half an hour on two busy CPU cores (21 minutes of CPU time)
+Expect:  top-1 after fine-tuning, mean ± standard deviation over seeds
+         both_high  STD 54.9 ± 3.0  ADV 26.5 ± 8.3  STD+STD 64.2 ± 1.9  ADV+ADV 41.6 ± 0.3
+                    STD+ADV 83.5 ± 4.0
+         both_low   48.3 ± 3.1, 33.3 ± 9.5, 58.9 ± 1.9, 55.6 ± 6.3, 70.0 ± 6.0
+         digits     89.2 ± 2.7, 88.5 ± 1.1, 90.3 ± 2.0, 90.8 ± 1.5, 91.7 ± 1.0
 """
 
 from jaxrobust import config as configs
