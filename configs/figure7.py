@@ -7,8 +7,8 @@ Command: python -m jaxrobust.main --config=configs/figure7.py
          python -m jaxrobust.main --config=configs/figure7.py:resnet50,cifar10,stl10  (a part of it)
          python -m experiments.figure7_late_fusion --workdirs runs/figure7
 Needs:   python -m jaxrobust.data.prepare … for each data set (python -m experiments.table3_datasets
-         says which are there), and two trainings of each kind:
-         python -m jaxrobust.main --config=configs/resnet50_std.py --config.seeds="(0,1)"
+         says which are there), and three trainings of each kind:
+         python -m jaxrobust.main --config=configs/resnet50_std.py --config.seeds="(0,1,2)"
          and so on with resnet50_adv, alexnet_std, alexnet_adv
 Cost:    30 epochs of each. Not yet timed by us.
 Expect:  STD+ADV above STD and ADV on most data sets, ADV+ADV above STD+STD on those of low

@@ -2,8 +2,9 @@
 
 Command: python -m jaxrobust.main --config=configs/figure7_quick.py
          python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick
-         python -m jaxrobust.main --config=configs/figure7_quick.py:shape_low,shape_high
-         (other tasks, in a workdir of their own; for an accelerator also texture_low, texture_high)
+         python -m jaxrobust.main --config=configs/figure7_quick.py:shape_low,shape_high \
+             --workdir=runs/figure7_shape
+         (other tasks, in a workdir of their own; on an accelerator also texture_low, texture_high)
 Needs:   python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"
 Cost:    45 fine-tunings, half an hour on two busy CPU cores (21 minutes of CPU time)
 Expect:  top-1 after fine-tuning, mean ± standard deviation over seeds
@@ -37,7 +38,7 @@ SETTINGS = {
 
 
 def get_config(tasks: str = "both_low,both_high,digits"):
-    chosen = tasks.split(",")
+    chosen = [task for task in tasks.split(",") if task]
     unknown = set(chosen) - set(TASKS)
     if unknown:
         raise ValueError(

@@ -19,13 +19,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments import command, statistics, trained
 from jaxrobust import __version__, checkpoints, evaluate, filters, models, study, train
 from jaxrobust.data import catalog, pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
-from jaxrobust.data.listing import files_sha256
+from jaxrobust.data.listing import files_stamp
 from jaxrobust.files import write_json
 from jaxrobust.stylization.copy_plan import class_folders
 
@@ -41,6 +42,8 @@ FOLDER = "accuracies"
 # What decides, beside the data and the weights, how many are right.
 _SOURCES = (
     "filters.py",
+    "attacks.py",
+    "norms.py",
     "evaluate.py",
     "batching.py",
     "checks.py",
@@ -78,7 +81,8 @@ class Accuracy:
 
     Attributes:
       top1: the label is first.
-      top5: the label is among the first five; None where there are at most five classes.
+      top5: the label is among the first five; None where there are at most five classes, and under
+        attack.
       texture: the class of the picture's texture is first; None where pictures have none.
       right: float64 (n,), 100 where the label is first, else 0: `top1` is its mean.
     """
@@ -94,6 +98,7 @@ def measure(
     variants: Mapping[str, Variant | None],
     *,
     folder: Path,
+    attacks: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: Any = None,
     split: str | None = None,
     batch_size: int | None = None,
@@ -104,6 +109,7 @@ def measure(
     Args:
       one: the training.
       variants: {name: {"name": filter, options}}; None stands for the pictures as they are.
+      attacks: {name: {"name": attack, options}}: pictures that are right both clean and attacked.
       folder: of what has been measured; a file is used as long as it was measured with the same
         checkpoint, the same data, this code, this version of JAX and this kind of device.
       dataset: other data than those of the training's config, as its `dataset`.
@@ -122,10 +128,13 @@ def measure(
     identity = _identity(one, resolved, catalogued, split)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     path = folder / f"{one.architecture.rpartition(':')[2]}_{one.run}_{one.seed}_{digest[:10]}.json"
+    attacks = attacks or {}
     names = {_key(variant): variant for variant in variants.values()}
     known = _read(path, identity)
     missing = {key: variant for key, variant in names.items() if key not in known}
-    if missing:
+    attacked = {_attack_key(attack): attack for attack in attacks.values()}
+    attacked = {key: attack for key, attack in attacked.items() if key not in known}
+    if missing or attacked:
         mesh = train.data_mesh()
         wanted = batch_size or one.config.evaluation.batch_size
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,17 +145,26 @@ def measure(
             batch_size=-(-wanted // mesh.size) * mesh.size,
             mesh=mesh,
             key=jax.random.key(0),
+            attacks_by_name=attacked,
             variants={key: variant for key, variant in missing.items() if variant is not None},
             each=True,
             partial_file=path.with_suffix(".partial.json"),
             title=title or f"{one.title}, seed {one.seed}",
         )
         found = counted["variants"] | {_key(None): counted}
+        found |= {
+            key: {"n": counted["n"], "top1": top1, "right": right}
+            for key, top1, right in zip(
+                attacked, counted["robust"], counted["right_under_attack"], strict=True
+            )
+        }
         # Another experiment may have written meanwhile.
         known = _read(path, identity) | {key: _kept(counts) for key, counts in found.items()}
         write_json(path, {"identity": identity, "variants": known})
     classes = number_of_classes(one)
-    return {name: _accuracy(known[_key(variant)], classes) for name, variant in variants.items()}
+    keys = {name: _key(variant) for name, variant in variants.items()}
+    keys |= {name: _attack_key(attack) for name, attack in attacks.items()}
+    return {name: _accuracy(known[key], classes) for name, key in keys.items()}
 
 
 def measure_pairs(
@@ -227,24 +245,6 @@ def add_stylized_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def within(change: dict[str, Any], limit: float) -> str:
-    """Whether a difference of `statistics.compare` lies within ±limit.
-
-    Returns:
-      "holds" when its interval lies inside, "does not hold" when wholly outside, else "open".
-
-    Example:
-      >>> [within({"low": low, "high": low + 4}, 10.0) for low in (-5.0, 7.0, 11.0, -20.0)]
-      ['holds', 'open', 'does not hold', 'does not hold']
-    """
-    low, high = change["low"], change["high"]
-    if low is None:
-        return "open"
-    if -limit < low and high < limit:
-        return "holds"
-    return "does not hold" if low > limit or high < -limit else "open"
-
-
 def images_right(runs: Sequence[Mapping[str, Accuracy]], name: str) -> list[np.ndarray]:
     """For each seed, which images are right on a variant, in per cent: what intervals are of."""
     return [one[name].right for one in runs]
@@ -293,15 +293,17 @@ def _identity(
         data["path"] = str(Path(resolved.path).expanduser().resolve())
     else:
         data["path"] = str(sources.open_builder(resolved, catalogued).data_dir)
-    data["files"] = files_sha256(data["path"])
+    data["files"] = files_stamp(data["path"])
     model = models.create(**(checkpoints.read_config(folder) or {})["model"])
-    dtype = getattr(model, "dtype", None)  # a module of one's own may have none
+    networks = _networks(model)
+    # A module of one's own may have no dtype; one that joins others has theirs.
+    dtypes = [getattr(network, "dtype", None) for network in networks]
     return {
         "jaxrobust": __version__,
         "jax": jax.__version__,
         "backend": jax.default_backend(),
-        "dtype": dtype if dtype is None else np.dtype(dtype).name,
-        "code": _code(type(model)),
+        "dtype": ", ".join(np.dtype(dtype).name for dtype in dtypes if dtype is not None) or None,
+        "code": _code([type(network) for network in networks]),
         "training": str(folder),
         "step": step,
         "written": (folder / "checkpoints" / str(step)).stat().st_mtime_ns,
@@ -310,12 +312,18 @@ def _identity(
     }
 
 
-def _code(model: type) -> str:
-    """A digest of the library's files that decide, and of the model's own."""
+def _networks(model: nn.Module) -> list[nn.Module]:
+    """The model, and the networks that it joins, and what they join."""
+    joined = [one for one in getattr(model, "backbones", ()) if isinstance(one, nn.Module)]
+    return [model, *(network for one in joined for network in _networks(one))]
+
+
+def _code(classes: Sequence[type]) -> str:
+    """A digest of the library's files that decide, and of those of the networks' classes."""
     library = Path(inspect.getfile(filters)).parent
     files = [path for pattern in _SOURCES for path in sorted(library.glob(pattern))]
     digest = hashlib.sha256()
-    for path in [*files, Path(inspect.getfile(model))]:
+    for path in [*files, *dict.fromkeys(Path(inspect.getfile(each)) for each in classes)]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -336,6 +344,10 @@ def _key(variant: Variant | None) -> str:
     return json.dumps(None if variant is None else dict(variant), sort_keys=True)
 
 
+def _attack_key(attack: Mapping[str, Any]) -> str:
+    return "under attack " + json.dumps(dict(attack), sort_keys=True)
+
+
 def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: counts[key] for key in ("n", "top1", "top5", "texture", "right") if key in counts}
 
@@ -346,7 +358,7 @@ def _accuracy(counts: Mapping[str, Any], classes: int) -> Accuracy:
 
     return Accuracy(
         top1=per_cent("top1"),
-        top5=per_cent("top5") if classes > 5 else None,
+        top5=per_cent("top5") if classes > 5 and "top5" in counts else None,
         texture=per_cent("texture") if "texture" in counts else None,
         right=100.0 * (np.frombuffer(counts["right"].encode(), np.uint8) == ord("1")),
     )

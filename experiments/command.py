@@ -73,6 +73,8 @@ def run(
         record = {
             "settings": _plain(vars(arguments)),
             "versions": {"jaxrobust": __version__, "jax": jax.__version__},
+            "device": jax.devices()[0].device_kind,
+            "files": [path.name for path in written],
             "architectures" if workdirs is not None else "datasets": found,
         }
         write_json(path, record)

@@ -80,7 +80,7 @@ def blur_half(runs: Runs, *, chance: float) -> dict[str, Any]:
         level |= {
             "counts": counts,
             "change": change,
-            "within": accuracies.within(change, _WITHIN),
+            "within": statistics.within(change, _WITHIN),
             "order_kept": level["std_minus_adv"].pop("verdict"),
         }
         levels.append(level)

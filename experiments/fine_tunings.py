@@ -1,10 +1,11 @@
 """Fine-tunings of late fusion by architecture, data set and setting: what Figure 7 compares."""
 
+import dataclasses
 import functools
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import trained
-from jaxrobust import checkpoints
+from jaxrobust import checkpoints, models
 from jaxrobust import config as configs
 from jaxrobust.data import catalog, pipeline
 from jaxrobust.data.dataset_config import resolve
@@ -84,12 +85,26 @@ class Task:
                 found += [f"{setting} of seed {seed}" for seed in lacking]
         return found
 
+    @property
+    def repeated(self) -> list[str]:
+        """Seeds of a setting that started from the same trainings, in whatever order."""
+        found = []
+        for setting, seeds in self.by_setting.items():
+            started: dict[frozenset[Any], list[str]] = {}
+            for seed, tuned in seeds.items():
+                started.setdefault(frozenset(map(_origin, tuned.backbones)), []).append(str(seed))
+            for same in started.values():
+                if len(same) > 1:
+                    found.append(f"{setting} of seeds {', '.join(same[:-1])} and {same[-1]}")
+        return found
+
 
 def find(workdirs: str | Path | Sequence[str | Path]) -> dict[str, list[Task]]:
     """The tasks in some workdirs by the title of their backbones' architecture.
 
     Low resolution comes first, then the order of the catalogue. What is no fine-tuning of these
-    settings, or is not finished, is named in a warning and left out.
+    settings, or is not finished, is named in a warning and left out. A warning also names the seeds
+    of a setting that started from the same trainings: intervals take them for independent.
 
     Args:
       workdirs: of studies, or folders of one run and seed; one or several.
@@ -98,7 +113,8 @@ def find(workdirs: str | Path | Sequence[str | Path]) -> dict[str, list[Task]]:
       FileNotFoundError: when no fine-tuning is left, or a data set is not prepared.
       ValueError: when two fine-tunings would take the same place, or differ in how they were made.
     """
-    found: dict[str, dict[tuple[Any, ...], dict[str, dict[int, FineTuning]]]] = {}
+    found: dict[Hashable, dict[tuple[Any, ...], dict[str, dict[int, FineTuning]]]] = {}
+    written: dict[Hashable, dict[str, Any]] = {}
     left_out: dict[str, list[str]] = {}
     for one in trained.find(workdirs, config=CONFIG):
         backbones = (checkpoints.read_config(one.folder) or {}).get("backbones", [])
@@ -106,6 +122,7 @@ def find(workdirs: str | Path | Sequence[str | Path]) -> dict[str, list[Task]]:
             left_out.setdefault(reason, []).append(str(one.folder))
             continue
         architecture, setting = _architecture(backbones[0]), _setting(backbones)
+        written.setdefault(architecture, trained.architecture_fields(backbones[0]["model"]))
         by_setting = found.setdefault(architecture, {}).setdefault(_data(one.config), {})
         others = [other for of_setting in by_setting.values() for other in of_setting.values()]
         _check_alike(one, others)
@@ -124,13 +141,23 @@ def find(workdirs: str | Path | Sequence[str | Path]) -> dict[str, list[Task]]:
             f"python -m jaxrobust.main --config={CONFIG} makes some."
         )
     titles = _told_apart(
-        {key: trained.architecture_title(json.loads(key)["name"]) for key in found},
+        {key: trained.architecture_title(fields["name"]) for key, fields in written.items()},
         {
-            key: ", ".join(f"{k}={v}" for k, v in json.loads(key).items() if k != "name")
-            for key in found
+            key: ", ".join(f"{k}={v}" for k, v in sorted(fields.items()) if k != "name" or ":" in v)
+            for key, fields in written.items()
         },
     )
-    return {titles[key]: _tasks(by_data) for key, by_data in sorted(found.items())}
+    tasks = {titles[key]: _tasks(found[key]) for key in sorted(found, key=lambda key: titles[key])}
+    for architecture_title, of_architecture in tasks.items():
+        for task in of_architecture:
+            if task.repeated:
+                logging.getLogger("jaxrobust").warning(
+                    "Not independent, started from the same trainings: %s, %s: %s.",
+                    architecture_title,
+                    task.title,
+                    "; ".join(task.repeated),
+                )
+    return tasks
 
 
 def _no_part_of_it(one: trained.Trained, backbones: Sequence[Mapping[str, Any]]) -> str | None:
@@ -145,7 +172,7 @@ def _no_part_of_it(one: trained.Trained, backbones: Sequence[Mapping[str, Any]])
         return "of several architectures"
     if _setting(backbones) not in SETTINGS:
         return "of other numbers of backbones"
-    if len({(each["folder"], each["run"], each["seed"]) for each in backbones}) < len(backbones):
+    if len(set(map(_origin, backbones))) < len(backbones):
         return "with the same training twice"
     return None
 
@@ -155,8 +182,16 @@ def _not_finished(one: trained.Trained) -> str | None:
     return "not finished" if (checkpoints.newest_step(one.folder) or 0) < planned else None
 
 
-def _architecture(backbone: Mapping[str, Any]) -> str:
-    return json.dumps(trained.architecture_fields(backbone["model"]), sort_keys=True)
+def _origin(backbone: Mapping[str, Any]) -> tuple[Any, ...]:
+    return backbone["folder"], backbone["run"], backbone["seed"]
+
+
+def _architecture(backbone: Mapping[str, Any]) -> Hashable:
+    """The network as made: its defaults may stand in config.json, or not."""
+    model = models.create(**backbone["model"])
+    names = [one.name for one in dataclasses.fields(model) if one.name not in ("name", "parent")]
+    fields = trained.architecture_fields({name: getattr(model, name) for name in names})
+    return type(model), repr(sorted(fields.items()))
 
 
 def _setting(backbones: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ image are compared. The interval comes from resampling seeds and, within them, i
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,8 @@ class Difference:
         """
         if side not in ("positive", "negative"):
             raise ValueError(f"side must be 'positive' or 'negative', got {side!r}.")
-        above, below = self.low > 0, self.high < 0
-        if side == "negative":
-            above, below = below, above
-        return "holds" if above else "does not hold" if below else "open"
+        ends = (self.low, self.high) if side == "positive" else (-self.high, -self.low)
+        return above(dict(zip(("low", "high"), ends, strict=True)), 0.0)
 
 
 def _check_seeds(values: Any, name: str) -> list[np.ndarray]:
@@ -213,6 +211,41 @@ def compare(first: Sequence[Any], second: Sequence[Any], side: str | None = None
         return dataclasses.asdict(change) | ({"verdict": change.verdict(side)} if side else {})
     mean = float(np.nanmean(changes[0])) if defined == [1] else None
     return {"mean": mean, "low": None, "high": None} | ({"verdict": "open"} if side else {})
+
+
+def above(change: Mapping[str, Any], limit: float) -> str:
+    """Whether a difference of `compare` lies above a limit.
+
+    Returns:
+      "holds" when its interval lies above, "does not hold" when below, else "open".
+
+    Example:
+      >>> [above({"low": low, "high": low + 1}, -1.0) for low in (-0.5, -1.5, -3.0)]
+      ['holds', 'open', 'does not hold']
+    """
+    if change["low"] is None:
+        return "open"
+    if change["low"] > limit:
+        return "holds"
+    return "does not hold" if change["high"] < limit else "open"
+
+
+def within(change: Mapping[str, Any], limit: float) -> str:
+    """Whether a difference of `compare` lies within ±limit.
+
+    Returns:
+      "holds" when its interval lies inside, "does not hold" when wholly outside, else "open".
+
+    Example:
+      >>> [within({"low": low, "high": low + 4}, 10.0) for low in (-5.0, 7.0, 11.0, -20.0)]
+      ['holds', 'open', 'does not hold', 'does not hold']
+    """
+    low, high = change["low"], change["high"]
+    if low is None:
+        return "open"
+    if -limit < low and high < limit:
+        return "holds"
+    return "does not hold" if low > limit or high < -limit else "open"
 
 
 def as_text(change: dict[str, Any], digits: int = 4) -> str:

@@ -148,7 +148,7 @@ def decide(runs: Runs) -> dict[str, Any]:
             "lost": lost,
             "nothing_lost": nothing_lost,
             "std_loses_more_by": change,
-            "verdict": "open" if nothing_lost else accuracies.within(change, _WITHIN),
+            "verdict": "open" if nothing_lost else statistics.within(change, _WITHIN),
         }
     }
     for name in STYLIZED:

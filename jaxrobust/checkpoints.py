@@ -197,7 +197,7 @@ def newest_step(folder: str | Path) -> int | None:
 
 
 def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in (folder / _FOLDER).iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in (folder / _FOLDER).glob("*") if path.name.isdigit())
 
 
 def _only_run(workdir: Path) -> Path:

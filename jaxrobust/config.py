@@ -39,8 +39,8 @@ def default() -> ConfigDict:
             "model": {"name": "resnet50", "dtype": "auto"},
             # Fine-tuning instead of training from scratch, with model.name "late_fusion": folders
             # of trainings (see `fine_tuning`), whose backbones get one new classifier together;
-            # model.frozen trains that alone.
-            "pretrained": {"backbones": (), "allow_same": False},
+            # with `frozen`, that alone is trained.
+            "pretrained": {"backbones": (), "frozen": False, "allow_same": False},
             "batch_size": 256,  # of all devices together
             "epochs": FieldReference(90.0, field_type=float),
             "steps": placeholder(int),  # instead of epochs, which must be None then
@@ -258,6 +258,11 @@ def _check_pretrained(config: ConfigDict) -> None:
             "pretrained.backbones must be given for the model late_fusion, and for it alone; got "
             f"{', '.join(folders) or 'none'} for {config.model.get('name')}."
         )
+    for key in ("frozen", "allow_same"):
+        if not isinstance(config.pretrained[key], bool):
+            raise ValueError(
+                f"pretrained.{key} must be True or False, got {config.pretrained[key]!r}."
+            )
     if folders and config.dataset.image_size is None:
         raise ValueError(
             "dataset.image_size must be given for a fine-tuning: the size that the backbones take."

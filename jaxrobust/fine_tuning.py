@@ -7,18 +7,20 @@ next one. So ("runs/quickstart/std", "runs/quickstart/std") are always two diffe
 several seeds of a fine-tuning start from several trainings.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, models
 from jaxrobust import config as configs
 from jaxrobust.models import late_fusion
+
+_LOGGER = logging.getLogger("jaxrobust")
 
 
 def backbone_folders(config: ConfigDict, seed: int) -> list[Path]:
@@ -30,14 +32,24 @@ def backbone_folders(config: ConfigDict, seed: int) -> list[Path]:
 
     Raises:
       FileNotFoundError: when a folder holds no training with a checkpoint.
-      ValueError: when the same training would be taken twice, without `allow_same`.
+      ValueError: when the same training would be taken twice, without `allow_same`, or two runs
+        have trainings of other seeds.
     """
+    names = list(config.pretrained.backbones)
+    trainings = {name: _trainings(Path(name)) for name in names}
+    of_runs = {name: list(seeds) for name, seeds in trainings.items() if None not in seeds}
+    for name, seeds in of_runs.items():
+        first, known = next(iter(of_runs.items()))
+        # The backbones of one fine-tuning would be of other seeds, STD 12 beside ADV 13.
+        if seeds != known:
+            raise ValueError(
+                f"pretrained.backbones must have trainings of the same seeds, got {known} in "
+                f"{first} and {seeds} in {name}."
+            )
     chosen: list[Path] = []
-    named: dict[str, int] = {}
-    for name in config.pretrained.backbones:
-        choices = _trainings(Path(name))
-        chosen.append(choices[(seed + named.get(name, 0)) % len(choices)])
-        named[name] = named.get(name, 0) + 1
+    for position, name in enumerate(names):
+        choices = list(trainings[name].values())
+        chosen.append(choices[(seed + names[:position].count(name)) % len(choices)])
     places = [folder.resolve() for folder in chosen]
     for folder, place in zip(chosen, places, strict=True):
         if places.count(place) > 1 and not config.pretrained.allow_same:
@@ -48,8 +60,8 @@ def backbone_folders(config: ConfigDict, seed: int) -> list[Path]:
     return chosen
 
 
-def _trainings(folder: Path) -> list[Path]:
-    """One training, or those of a run by seed; all with a checkpoint."""
+def _trainings(folder: Path) -> dict[int | None, Path]:
+    """Those of a run by seed, in order, or {None: the one that the folder is of}."""
     if not folder.is_dir():
         raise FileNotFoundError(f"pretrained.backbones must name folders, got {folder}.")
     seeds = {
@@ -57,15 +69,21 @@ def _trainings(folder: Path) -> list[Path]:
         for path in folder.glob("seed*")
         if (match := re.fullmatch(r"seed(\d+)", path.name))
     }
-    found = [seeds[seed] for seed in sorted(seeds)] or checkpoints.runs(folder)
-    found = [path for path in found if checkpoints.newest_step(path) is not None]
+    found: dict[int | None, Path] = {seed: seeds[seed] for seed in sorted(seeds)}
+    if not seeds:
+        runs = checkpoints.runs(folder)
+        if len(runs) > 1:
+            choices = ", ".join(sorted({str(path.parent) for path in runs}))
+            raise ValueError(
+                f"pretrained.backbones: {folder} holds several runs; name one of {choices}."
+            )
+        found = {None: runs[0]} if runs else {}
+    for seed, path in list(found.items()):
+        if checkpoints.newest_step(path) is None:
+            _LOGGER.warning("%s has no checkpoint yet: not taken as a backbone.", path)
+            del found[seed]
     if not found:
         raise FileNotFoundError(f"pretrained.backbones: {folder} holds no checkpoint.")
-    if len(found) > 1 and not seeds:
-        choices = ", ".join(sorted({str(path.parent) for path in found}))
-        raise ValueError(
-            f"pretrained.backbones: {folder} holds several runs; name one of {choices}."
-        )
     return found
 
 
@@ -81,13 +99,20 @@ def describe_backbones(config: ConfigDict, seed: int) -> list[dict[str, Any]]:
         training = checkpoints.read_config(folder)
         if training is None:
             raise FileNotFoundError(f"pretrained.backbones: {folder} holds no config.json.")
+        step = checkpoints.newest_step(folder)
+        if step is not None and step < (training.get("steps") or 0):
+            _LOGGER.warning(
+                "The backbone %s is not finished: step %d of %d.", folder, step, training["steps"]
+            )
+        # A fine-tuning on clean images of what was trained with an attack is still such a network.
+        earlier = any(one["adversarial"] for one in training.get("backbones", []))
         described.append(
             {
                 "folder": str(folder),
                 "run": training["run"],
                 "seed": training["seed"],
-                "step": checkpoints.newest_step(folder),
-                "adversarial": training["config"]["attack"] is not None,
+                "step": step,
+                "adversarial": earlier or training["config"]["attack"] is not None,
                 "model": training["model"],
                 "image_shape": training["image_shape"],
             }
@@ -114,33 +139,40 @@ def model_fields(config: ConfigDict, described: list[dict[str, Any]]) -> dict[st
       described: what `describe_backbones` returned.
 
     Raises:
-      ValueError: when `config.model` has a field that belongs to the backbones.
+      ValueError: when `config.model` has a field that `config.pretrained` decides.
     """
     fields = configs.to_plain(config.model)
-    dtype = fields.pop("dtype", None)
-    if "backbones" in fields:
-        raise ValueError("model.backbones cannot be given: pretrained.backbones names trainings.")
+    for key in ("backbones", "frozen"):
+        if key in fields:
+            raise ValueError(f"model.{key} cannot be given: pretrained.{key} decides it.")
     return fields | {
+        "frozen": config.pretrained.frozen,
         "backbones": [
-            one["model"] | ({} if dtype is None else {"dtype": dtype}) for one in described
-        ]
+            one["model"] | ({"frozen": False} if "frozen" in one["model"] else {})
+            for one in described
+        ],
     }
 
 
 def with_pretrained(
-    variables: Any, model: nn.Module, described: list[dict[str, Any]], mesh: Mesh
+    variables: Any, described: list[dict[str, Any]], mesh: Mesh, allow_same: bool
 ) -> dict[str, Any]:
     """Freshly drawn variables of a fused network, the backbones' replaced by the trained ones.
 
     Args:
-      variables: of `model`.
-      model: the `late_fusion.LateFusion`.
+      variables: of the `late_fusion.LateFusion`.
       described: what `describe_backbones` returned.
       mesh: of the training; the result is replicated over it.
+      allow_same: whether two backbones may have the same weights.
+
+    Raises:
+      ValueError: when two have, in whatever folders they lie.
     """
     backbones = [
         late_fusion.without_classifier(checkpoints.load(one["folder"]), one["image_shape"])
         for one in described
     ]
+    if not allow_same:
+        late_fusion.check_different(backbones)
     joined = late_fusion.with_backbones(variables, backbones)
     return jax.device_put(joined, NamedSharding(mesh, PartitionSpec()))

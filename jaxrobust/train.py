@@ -25,7 +25,15 @@ from jaxrobust.train_step import (
 from jaxrobust.training_loop import Interrupts, Loop, NotFinite, TrainingStopped
 from jaxrobust.version import __version__
 
-__all__ = ["NotFinite", "TrainingStopped", "check", "data_mesh", "describe", "train"]
+__all__ = [
+    "NotFinite",
+    "TrainingStopped",
+    "check",
+    "data_mesh",
+    "describe",
+    "planned_steps",
+    "train",
+]
 
 
 def check(config: ConfigDict, seed: int) -> None:
@@ -47,7 +55,13 @@ def check(config: ConfigDict, seed: int) -> None:
         if size % devices:
             raise ValueError(f"{name} must be a multiple of the {devices} devices, got {size}.")
     data = pipeline.describe(config.dataset)
-    fields = _model_fields(config, data, fine_tuning.describe_backbones(config, seed))
+    backbones = fine_tuning.describe_backbones(config, seed)
+    if backbones and tuple(backbones[0]["image_shape"]) != data.image_shape:
+        raise ValueError(
+            f"dataset.image_size must be {backbones[0]['image_shape'][0]}, the size that the "
+            f"backbones were trained at, got {config.dataset.image_size}."
+        )
+    fields = _model_fields(config, data, backbones)
     if fields["num_classes"] != data.num_classes:
         raise ValueError(
             f"model.num_classes must be {data.num_classes}, the classes of {data.name}, "
@@ -102,6 +116,7 @@ def describe(config: ConfigDict, seed: int) -> dict[str, Any]:
         "seed": seed,
         "model": _model_fields(config, data, backbones),
         "image_shape": list(data.image_shape),
+        "steps": planned_steps(config, data.train_examples),
         "config": configs.to_plain(config),
         "backbones": backbones,
     }
@@ -112,6 +127,11 @@ def _model_fields(config: ConfigDict, data: Any, backbones: list[dict]) -> dict[
         return {"num_classes": data.num_classes} | fine_tuning.model_fields(config, backbones)
     defaults = {"num_classes": data.num_classes, "mean": list(data.mean), "std": list(data.std)}
     return defaults | configs.to_plain(config.model)
+
+
+def planned_steps(config: ConfigDict, train_examples: int) -> int:
+    """How many steps a whole training takes."""
+    return config.steps or math.ceil(config.epochs * train_examples / config.batch_size)
 
 
 def data_mesh() -> Mesh:
@@ -150,8 +170,12 @@ def _training_part(description: dict) -> dict:
     config["dataset"] = {key: config["dataset"].get(key) for key in kept}
     # Where the backbones lie may change as well, but not which trainings they are.
     config.pop("pretrained", None)
-    backbones = [{**one, "folder": None} for one in description.get("backbones", [])]
-    return {**description, "config": config, "backbones": backbones, "jaxrobust": None}
+    backbones = {
+        str(position): {key: one[key] for key in ("run", "seed", "step")}
+        for position, one in enumerate(description.get("backbones", []))
+    }
+    compared = {"config": config, "backbones": backbones, "jaxrobust": None, "steps": None}
+    return {**description, **compared}
 
 
 def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -> Classifier:
@@ -190,7 +214,7 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
     data = pipeline.describe(config.dataset)
     model = models.create(**description["model"])
     steps_per_epoch = data.train_examples / config.batch_size
-    steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
+    steps = description["steps"]
     recipe = Recipe.from_config(config, steps)
     mesh = data_mesh()
     save_every = config.checkpoint.every_steps or max(
@@ -214,7 +238,7 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
             batches.set_state(position)
         elif description["backbones"]:
             variables = fine_tuning.with_pretrained(
-                state.variables, model, description["backbones"], mesh
+                state.variables, description["backbones"], mesh, config.pretrained.allow_same
             )
             state = state.replace(variables=variables)
         writer = logs.MetricsWriter(folder, step=done, active=jax.process_index() == 0)

@@ -50,6 +50,8 @@ def test_the_record_holds_settings_and_findings(tmp_path, capsys):
     assert json.loads(path.read_text()) == {
         "settings": {"workdirs": ["a", "b"], "out": str(tmp_path / "out"), "count": 3},
         "versions": {"jaxrobust": __version__, "jax": jax.__version__},
+        "device": "cpu",
+        "files": ["picture.png"],
         "architectures": {"TinyNetwork": {"measured": 3}},
     }
     assert capsys.readouterr().out == f"\nWrote {picture}, {path}\n"

@@ -2,10 +2,13 @@ import doctest
 import itertools
 import json
 import logging
+import sys
+import types
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh
 from PIL import Image
 
@@ -15,6 +18,7 @@ from experiments.accuracies import Accuracy
 from jaxrobust import checkpoints, models, plots
 from jaxrobust import config as configs
 from jaxrobust.data import pipeline
+from jaxrobust.data.dataset_config import resolve
 from tests import tiny
 from tests.test_figure2_sensitivity_maps import read
 
@@ -205,6 +209,59 @@ def test_titles_tell_apart(tmp_path, no_data):
     }
 
 
+def test_architectures_are_compared_as_made(tmp_path, no_data, caplog):
+    """A default may stand in config.json, or not; a small network has two names."""
+    name = "resnet18_small"
+    written = {"name": "resnet18", "small_images": True, "width": 64, "mean": [0.5] * 3}
+    pair = [backbone("STD", name=name), backbone("ADV", **written)]
+    write(tmp_path, "a", 0, pair)
+    write(tmp_path, "b", 0, [backbone("ADV", **written)])
+    wide = [backbone("STD", name=name), backbone("ADV", name=name, width=32)]
+    write(tmp_path, "c", 0, wide)
+    with caplog.at_level(logging.WARNING):
+        found = fine_tunings.find(tmp_path)
+    assert list(found) == ["ResNet-18 (small)"]
+    ((task,),) = found.values()
+    assert list(task.by_setting) == ["ADV", "STD+ADV"]
+    assert caplog.text.count("of several architectures") == 1
+    assert f"of several architectures: {tmp_path / 'c' / 'seed0'}." in caplog.text
+
+
+def test_networks_of_ones_own_with_one_name(tmp_path, no_data, monkeypatch):
+    for package in ("one_package", "another_package"):
+        module = types.ModuleType(package)
+        module.Net = type("Net", (OwnNetwork,), {"__module__": package})
+        monkeypatch.setitem(sys.modules, package, module)
+        write(tmp_path, package, 0, [backbone("STD", name=f"{package}:Net")])
+    assert list(fine_tunings.find(tmp_path)) == [
+        "Net (name=another_package:Net)",
+        "Net (name=one_package:Net)",
+    ]
+
+
+def test_seeds_of_the_same_backbones_are_named(tmp_path, no_data, measured, drawn, caplog, capsys):
+    """Two trainings, counted around: only two single starts, and one pair."""
+    for seed in (0, 1, 2):
+        for setting in ("STD", "STD+STD", "STD+ADV"):
+            kinds = setting.split("+")
+            numbers = [(seed + kinds[:k].count(kind)) % 2 for k, kind in enumerate(kinds)]
+            chosen = [backbone(kind, number) for kind, number in zip(kinds, numbers, strict=True)]
+            write(tmp_path / "work", setting, seed, chosen)
+    said = "STD of seeds 0 and 2; STD+STD of seeds 0, 1 and 2; STD+ADV of seeds 0 and 2."
+    with caplog.at_level(logging.WARNING):
+        figure7.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    start = "Not independent, started from the same trainings"
+    assert f"{start}: ResNet-50, Digits: {said}" in caplog.text
+    assert f"- {start} on Digits: {said}\n" in capsys.readouterr().out
+    found = read(tmp_path / "out" / "figure7_late_fusion.json")["architectures"]["ResNet-50"]
+    assert len(found["datasets"]["Digits"]["same_backbones"]) == 3
+    caplog.clear()
+    write_study(tmp_path / "three", ("digits",))
+    ((task,),) = fine_tunings.find(tmp_path / "three").values()
+    assert task.repeated == []
+    assert not caplog.text
+
+
 def test_fine_tunings_that_cannot_be_compared_are_refused(tmp_path, no_data, capsys):
     one = write(tmp_path / "a", "std", 0, [backbone("STD")])
     write(tmp_path / "a", "std", 1, [backbone("STD", 1)])
@@ -263,12 +320,16 @@ def test_claim_7_on_one_data_set(shares, resolution, verdicts):
     )
     assert tuple(found[part]["verdict"] for part in late_fusion_claim.PARTS) == verdicts
     std, adv, std_std, adv_adv, ours = shares
-    assert found["above_single"]["best"] == ("STD" if std > adv else "ADV")
+    assert {best["setting"] for best in found["above_single"]["best_by_seed"].values()} == {
+        "STD" if std > adv else "ADV"
+    }
     assert found["above_single"]["mean"] == pytest.approx(ours - max(std, adv))
     assert found["near_best"]["mean"] == pytest.approx(ours - max(std, adv, std_std, adv_adv))
     assert found["by_resolution"]["mean"] == pytest.approx(adv_adv - std_std)
-    assert found["same_size"]["STD+STD"]["mean"] == pytest.approx(ours - std_std)
-    assert found["same_size"]["ADV+ADV"]["mean"] == pytest.approx(ours - adv_adv)
+    assert {other: change["mean"] for other, change in found["against_each"].items()} == {
+        other: pytest.approx(ours - share)
+        for other, share in zip(SETTINGS[:4], shares[:4], strict=True)
+    }
 
 
 @pytest.mark.parametrize(
@@ -282,7 +343,7 @@ def test_within_a_point_of_the_best(worse, verdict):
         right[:worse] = 0.0
         runs["STD+ADV"][seed] = Accuracy(right.mean(), None, None, right)
     found = late_fusion_claim.decide(runs, resolution="high")["near_best"]
-    assert found["best"] == "STD+STD"
+    assert found["best_by_seed"][0] == {"setting": "STD+STD", "top1": 70.0}
     assert found["mean"] == pytest.approx(-worse / 4)
     if worse == 2:  # the interval decides, not the mean
         assert -1.0 < found["low"] < -0.5
@@ -305,9 +366,50 @@ def test_only_seeds_that_both_have_are_compared():
     }
 
 
+def test_the_best_is_chosen_for_each_seed():
+    """Above the mean of either single setting, and yet below STD where STD is best."""
+    shares = {"STD": (95, 70, 70), "ADV": (80, 80, 80), "STD+ADV": (86, 86, 86)}
+    shares |= {"STD+STD": (60, 60, 90), "ADV+ADV": (60, 60, 60)}
+    runs = {
+        setting: {seed: accuracy(share) for seed, share in enumerate(of_seeds)}
+        for setting, of_seeds in shares.items()
+    }
+    found = late_fusion_claim.decide(runs, resolution="high")
+    single, best = found["above_single"], found["near_best"]
+    assert [one["setting"] for one in single["best_by_seed"].values()] == ["STD", "ADV", "ADV"]
+    assert [one["top1"] for one in single["best_by_seed"].values()] == [95.0, 80.0, 80.0]
+    assert single["mean"] == pytest.approx((86 - 95 + 86 - 80 + 86 - 80) / 3)
+    assert single["low"] < -5
+    assert single["verdict"] == "open"
+    assert [one["setting"] for one in best["best_by_seed"].values()] == ["STD", "ADV", "STD+STD"]
+    assert best["mean"] == pytest.approx((86 - 95 + 86 - 80 + 86 - 90) / 3)
+    assert best["verdict"] == "open"
+    # Each alone is there too: above ADV in every seed, above STD in some.
+    verdicts = {other: change["verdict"] for other, change in found["against_each"].items()}
+    assert (verdicts["STD"], verdicts["ADV"]) == ("open", "holds")
+    # The images of the chosen networks enter, not only their accuracies.
+    turned = Accuracy(95.0, None, None, runs["STD"][0].right[::-1])
+    one_seed = {setting: {0: of_seeds[0]} for setting, of_seeds in runs.items()}
+    narrow = late_fusion_claim.against_best(one_seed, ["STD", "ADV"], limit=0.0)
+    wide = late_fusion_claim.against_best(one_seed | {"STD": {0: turned}}, ["STD"], limit=0.0)
+    assert narrow["mean"] == wide["mean"] == pytest.approx(-9.0)
+    assert narrow["high"] - narrow["low"] < wide["high"] - wide["low"]
+
+
+def test_the_best_is_of_the_seeds_that_all_have():
+    runs = made_runs(std=50, adv=40, std_adv=60)
+    del runs["ADV"][1]
+    runs["STD"] = {2: runs["STD"][2], 0: runs["STD"][0], 5: accuracy(99)}
+    found = late_fusion_claim.against_best(runs, ["STD", "ADV"], limit=0.0)
+    assert list(found["best_by_seed"]) == [0, 2]
+    assert (found["seeds"], found["mean"]) == (2, pytest.approx(10.0))
+    del runs["ADV"][0], runs["ADV"][2]  # nothing in common is not better
+    assert late_fusion_claim.against_best(runs, ["STD", "ADV"], limit=0.0)["verdict"] == "open"
+
+
 def test_a_missing_setting_leaves_open_what_it_could_change():
     found = late_fusion_claim.decide(made_runs(std=70, std_adv=80), resolution="low")
-    assert found["above_single"]["best"] == "STD"
+    assert found["above_single"]["best_by_seed"][2] == {"setting": "STD", "top1": 72.0}
     assert found["above_single"]["low"] > 0
     assert [found[part]["verdict"] for part in late_fusion_claim.PARTS] == ["open"] * 3
     # Whatever ADV would be, STD is better already.
@@ -315,7 +417,7 @@ def test_a_missing_setting_leaves_open_what_it_could_change():
     assert found["above_single"]["verdict"] == found["near_best"]["verdict"] == "does not hold"
     found = late_fusion_claim.decide(made_runs(std=80, adv=70), resolution="low")
     assert found["above_single"] == {
-        "best": None,
+        "best_by_seed": {},
         "mean": None,
         "low": None,
         "high": None,
@@ -396,6 +498,11 @@ def test_figure_record_and_table(tmp_path, no_data, measured, drawn, capsys):
     cifar = found["datasets"]["CIFAR-10"]
     assert (cifar["resolution"], cifar["native_size"], cifar["image_size"]) == ("low", 32, 64)
     assert cifar["best"] == ["STD+ADV"]
+    assert cifar["same_backbones"] == []
+    assert cifar["decided"]["near_best"]["best_by_seed"]["1"] == {
+        "setting": "STD+STD",
+        "top1": 76.0,
+    }
     assert cifar["top1"]["STD+STD"] == {
         "mean": 76.0,
         "std": 1.0,
@@ -450,7 +557,9 @@ def test_an_incomplete_study_gives_what_it_can(tmp_path, no_data, measured, draw
     assert "- Missing on Digits: STD of seed 1, ADV, STD+STD, ADV+ADV.\n" in printed
     row = "| Digits | low, 8 → 16 px | 400 | 70.0 | – | – | – | **80.5 ± 0.7** |"
     assert row in printed
-    assert "STD: +10.0 [" in printed
+    assert "| STD+ADV − better of STD, ADV per seed | > 0 |" in printed
+    assert "| STD+ADV − best of the other four per seed | > −1 |" in printed
+    assert "| Digits | STD: +10.0 [" in printed
     assert "Claim 7, both kinds of features help: open." in printed
     assert "over 1 to 2 seeds" in drawn[0].legends[0].get_title().get_text()
 
@@ -505,6 +614,45 @@ def test_final_accuracies_are_those_of_the_weights(data_dir, tmp_path):
         np.testing.assert_array_equal(found.right, right)
         assert found.top1 == np.mean(right)
     assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+class OwnNetwork(nn.Module):
+    """Of one's own, as a backbone."""
+
+    num_classes: int | None = 10
+    dtype: str = "bfloat16"
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        features = images.mean((1, 2))
+        return features if self.num_classes is None else nn.Dense(self.num_classes)(features)
+
+
+def test_what_is_kept_belongs_to_the_backbones_too(data_dir, tmp_path, monkeypatch):
+    """To their types, and the file of a network of one's own."""
+    package = types.ModuleType("one_package")
+    package.Net = type("Net", (OwnNetwork,), {"__module__": "one_package"})
+    file = tmp_path / "one_package.py"
+    file.write_text("before")
+    monkeypatch.setitem(sys.modules, "one_package", package)
+    monkeypatch.setattr(package, "__file__", str(file), raising=False)
+    folder = write(tmp_path, "a", 0, backbones_of("STD+ADV"), dataset__data_dir=str(data_dir))
+    inner = {"name": "late_fusion", "num_classes": None}
+    inner["backbones"] = [{"name": "one_package:Net", "num_classes": 10}]
+    outer = {"name": "resnet8_small", "num_classes": 10, "dtype": "float16"}
+    fused = {"name": "late_fusion", "num_classes": 10, "backbones": [outer, inner]}
+    checkpoints.write_config(folder, checkpoints.read_config(folder) | {"model": fused})
+
+    def identity():
+        (one,) = trained.find(tmp_path)
+        resolved, catalogued = resolve(one.config.dataset)
+        return accuracies._identity(one, resolved, catalogued, "test")
+
+    before = identity()
+    assert before["dtype"] == "float16, bfloat16"
+    file.write_text("after")
+    after = identity()
+    assert {name for name in before if before[name] != after[name]} == {"code"}
 
 
 def test_panels_may_have_values_of_their_own():

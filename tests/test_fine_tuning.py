@@ -1,4 +1,6 @@
 import json
+import logging
+import shutil
 
 import jax
 import numpy as np
@@ -22,6 +24,9 @@ def pretrained(data_dir, tmp_path_factory):
         config = tiny.config(data_dir, steps=STEPS, seeds=seeds, runs={run: {}})
         config.evaluation.attacks = {}
         study.run(config, workdir)
+    for seed, other in ((4, 3), (11, 10)):  # other weights under the same seeds
+        folder = (workdir / "adv" / f"seed{seed}").rename(workdir / "adv" / f"seed{other}")
+        checkpoints.write_config(folder, {**checkpoints.read_config(folder), "seed": other})
     return workdir
 
 
@@ -50,8 +55,8 @@ def test_repeated_folders_and_other_seeds_mean_other_trainings(pretrained, data_
         return [(folder.parent.name, folder.name) for folder in folders]
 
     first, second = ("std", "seed3"), ("std", "seed10")  # 3 before 10: numbers, not texts
-    assert seeds(0) == [first, second, ("adv", "seed4")]
-    assert seeds(1) == [second, first, ("adv", "seed11")]
+    assert seeds(0) == [first, second, ("adv", "seed3")]
+    assert seeds(1) == [second, first, ("adv", "seed10")]
     assert seeds(2) == seeds(0)
     # One training by its own folder stays that one.
     config.pretrained.backbones = (str(std / "seed10"),)
@@ -60,10 +65,10 @@ def test_repeated_folders_and_other_seeds_mean_other_trainings(pretrained, data_
 
 def test_frozen_backbones_do_not_move_by_a_bit(pretrained, data_dir, tmp_path):
     config = fusion(data_dir, pretrained / "std", pretrained / "adv")
-    config.model.frozen = True
+    config.pretrained.frozen = True
     assert config.optimizer.weight_decay > 0
     tuned = train.train(config, tmp_path, seed=0)
-    for index, source in enumerate(("std/seed3", "adv/seed4")):
+    for index, source in enumerate(("std/seed3", "adv/seed3")):
         source = checkpoints.load(pretrained / source)
         kept = late_fusion.without_classifier(source, (16, 16, 3))
         for collection in ("params", "batch_stats"):
@@ -238,6 +243,12 @@ def test_wrong_backbones_are_refused_before_training(
         (lambda c: c.dataset.update(image_size=None), "dataset.image_size must be given"),
         (lambda c: c.model.update(num_classes=7), "model.num_classes must be 10, .* got 7"),
         (lambda c: c.model.update(backbones=[]), "model.backbones cannot be given"),
+        (lambda c: c.model.update(frozen=True), "model.frozen cannot be given"),
+        (
+            lambda c: c.runs.update(std={"pretrained": {"frozen": "yes"}}),
+            "pretrained.frozen must be True or False, got 'yes'",
+        ),
+        (lambda c: c.dataset.update(image_size=32), "image_size must be 16, .* trained at, got 32"),
         (lambda c: c.evaluation.update(every_epochs=0.0), "every_epochs must be a number above 0"),
     ],
 )
@@ -250,9 +261,69 @@ def test_settings_that_contradict_each_other(change, message, pretrained, data_d
     assert "\n" not in str(raised.value)
 
 
+def test_seeds_that_one_run_lacks_are_refused_and_those_without_checkpoint_named(
+    data_dir, tmp_path, caplog
+):
+    for run, seeds in (("std", (11, 12, 13)), ("adv", (11, 13))):
+        for seed in seeds:
+            write_training(tmp_path / run / f"seed{seed}", seed=seed)
+    config = fusion(data_dir, tmp_path / "std", tmp_path / "adv")
+    with pytest.raises(ValueError, match=r"same seeds, got \[11, 12, 13\] in .* \[11, 13\]"):
+        fine_tuning.backbone_folders(config, 0)
+    # As an interrupted training leaves it, before its first checkpoint.
+    shutil.rmtree(tmp_path / "std" / "seed12" / "checkpoints")
+    with caplog.at_level(logging.WARNING, "jaxrobust"):
+        folders = fine_tuning.backbone_folders(config, 1)
+    assert [folder.name for folder in folders] == ["seed13", "seed13"]
+    assert "seed12 has no checkpoint yet" in caplog.text
+
+
+def test_an_unfinished_backbone_is_named(pretrained, data_dir, tmp_path, caplog):
+    folder = tmp_path / "std" / "seed3"
+    shutil.copytree(pretrained / "std" / "seed3", folder)
+    described = checkpoints.read_config(folder)
+    assert described["steps"] == STEPS
+    checkpoints.write_config(folder, {**described, "steps": 40})
+    with caplog.at_level(logging.WARNING, "jaxrobust"):
+        fine_tuning.describe_backbones(fusion(data_dir, folder), 0)
+    assert f"seed3 is not finished: step {STEPS} of 40" in caplog.text
+
+
+def test_a_copied_training_is_no_second_one(pretrained, data_dir, tmp_path):
+    for seed in (0, 1):
+        shutil.copytree(pretrained / "std" / "seed3", tmp_path / "std" / f"seed{seed}")
+    config = fusion(data_dir, tmp_path / "std", tmp_path / "std")
+    with pytest.raises(ValueError, match="same weights at positions 0 and 1"):
+        train.train(config, tmp_path / "new", seed=0)
+
+
+def test_a_fine_tuning_is_a_backbone_with_the_default_dtype(pretrained, data_dir, tmp_path):
+    first = fusion(data_dir, pretrained / "std")
+    first.model.dtype = "auto"
+    train.train(first, tmp_path / "first", seed=0)
+    # Fine-tuned on clean images: what it was trained against before still counts.
+    described = checkpoints.read_config(tmp_path / "first")
+    described["backbones"][0]["adversarial"] = True
+    checkpoints.write_config(tmp_path / "first", described)
+    second = fusion(data_dir, tmp_path / "first", pretrained / "adv")
+    second.model.dtype = "auto"
+    tuned = train.train(second, tmp_path / "second", seed=0)
+    assert tuned.model.backbones[0].backbones[0] == models.create(
+        "tests.tiny:TinyNetwork", num_classes=None, **_normalization(tuned)
+    )
+    (inner, other) = checkpoints.read_config(tmp_path / "second")["backbones"]
+    assert (inner["adversarial"], other["adversarial"]) == (True, False)
+
+
+def _normalization(classifier):
+    return {"mean": classifier.model.mean, "std": classifier.model.std}
+
+
 def test_a_fine_tuning_of_other_backbones_is_another_training(pretrained, data_dir, tmp_path):
     train.train(fusion(data_dir, pretrained / "std"), tmp_path, seed=0)
-    with pytest.raises(ValueError, match=r"run of another config .*backbones"):
+    with pytest.raises(
+        ValueError, match=r"another config \(backbones.0.run: 'std', now 'adv'\): give"
+    ):
         train.train(fusion(data_dir, pretrained / "adv"), tmp_path, seed=0)
     # The same training by another path is the same.
     train.train(fusion(data_dir, pretrained / "std" / "seed3"), tmp_path, seed=0)

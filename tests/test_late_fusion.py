@@ -168,6 +168,13 @@ def of_other_range():
             "Classifiers of Linen models, got a FunctionClassifier at position 0",
         ),
         (
+            lambda: [backbone("resnet", 0), lambda image: image.sum((0, 1))],
+            {},
+            TypeError,
+            "Classifiers of Linen models, got a function at position 1",
+        ),
+        (lambda: backbone("resnet", 0), {}, TypeError, "a list of Classifiers, got a Classifier"),
+        (
             lambda: [backbone("resnet", 0), backbone("alexnet", 0), backbone("resnet", 0)],
             {},
             ValueError,
@@ -194,6 +201,53 @@ def test_bad_input_is_one_sentence(backbones, options, error, message):
     with pytest.raises(error, match=message) as raised:
         late_fusion.fuse(backbones(), **{"num_classes": 5, "key": KEY} | options)
     assert "\n" not in str(raised.value)
+
+
+def test_the_same_weights_are_known_by_another_dtype_and_under_another_classifier():
+    one = backbone("resnet", 0)
+    params = {**one.variables["params"]}
+    params["fc"] = jax.tree.map(lambda leaf: leaf + 1, params["fc"])
+    disguises = (
+        Classifier(one.model.clone(dtype=jnp.bfloat16), one.variables),
+        Classifier(one.model, {**one.variables, "params": params}),
+    )
+    for disguise in disguises:
+        with pytest.raises(ValueError, match="same weights at positions 0 and 1"):
+            late_fusion.fuse([one, disguise], num_classes=5, key=KEY, image_shape=SHAPE)
+
+
+def test_a_frozen_network_thaws_as_a_backbone():
+    inner = late_fusion.fuse(
+        [backbone("alexnet", 0)], num_classes=5, key=KEY, frozen=True, image_shape=SHAPE
+    )
+    outer = late_fusion.fuse([inner, backbone("resnet", 0)], num_classes=3, key=KEY)
+    assert inner.model.frozen_parameters == ("backbones_0",)
+    assert outer.model.backbones[0].frozen is False
+    # Its statistics move in training, as those of all backbones.
+    _, updated = outer.model.apply(
+        outer.variables,
+        images(),
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": KEY},
+    )
+    before = outer.variables["batch_stats"]["backbones_0"]
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), before, updated["batch_stats"]["backbones_0"]
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+def test_a_dtype_is_for_all_backbones_at_any_depth():
+    pair = {"name": "late_fusion", "backbones": [RESNET, ALEXNET]}
+    model = models.create(
+        "late_fusion",
+        num_classes=5,
+        dtype="bfloat16",
+        backbones=[pair, {**RESNET, "dtype": "auto"}],
+    )
+    inner, resnet = model.backbones
+    assert {b.dtype for b in (*inner.backbones, resnet)} == {jnp.bfloat16}
 
 
 def test_the_same_training_twice_when_it_is_meant():

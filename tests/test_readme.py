@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxrobust import Classifier, models, torch_weights
 from jaxrobust import config as configs
+from tests import tiny
 
 README = Path(__file__).parents[1] / "README.md"
+STAND_IN = "resnet18_small"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
@@ -26,6 +29,11 @@ def own_project(tmp_path, monkeypatch):
             for index in range(8):
                 pixels = generator.integers(0, 256, (80, 70, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    # In the place of a public checkpoint, a network of the same family.
+    model = models.create(STAND_IN, num_classes=10)
+    drawn = Classifier(model, tiny.drawn_variables(model, (32, 32, 3)))
+    torch_weights.save(drawn, tmp_path / "drawn.safetensors")
+    (tmp_path / "drawn.safetensors").rename(tmp_path / "imagenet_linf_4.pt")
     package = tmp_path / "my_package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -52,6 +60,9 @@ def test_blocks_run(own_project):
         # What one would train for 90 epochs, a test trains for two.
         block = block.replace("epochs = 90", "epochs = 2").replace(
             "batch_size = 256", "batch_size = 8"
+        )
+        block = block.replace(
+            '"imagenet_linf_4.pt", "resnet50"', f'"imagenet_linf_4.pt", "{STAND_IN}"'
         )
         exec(compile(block, str(README), "exec"), names)
     assert names["adversarial"].shape == (8, 32, 32, 3)

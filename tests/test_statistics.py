@@ -133,6 +133,25 @@ def test_verdicts(low, high, positive, negative):
         result.verdict("above")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "above", "within"),
+    [
+        (2.1, 2.2, "holds", "does not hold"),
+        (2.0, 2.2, "open", "open"),
+        (1.0, 1.9, "does not hold", "holds"),
+        (1.0, 2.0, "open", "open"),
+        (-2.0, 1.0, "does not hold", "open"),
+        (-3.0, 3.0, "open", "open"),
+        (-3.0, -2.1, "does not hold", "does not hold"),
+        (None, None, "open", "open"),
+    ],
+)
+def test_verdicts_about_a_limit(low, high, above, within):
+    change = {"mean": None, "low": low, "high": high}
+    assert statistics.above(change, 2.0) == above
+    assert statistics.within(change, 2.0) == within
+
+
 def test_undefined_pairs_are_left_out_only_when_asked():
     first = [np.array([1.0, np.nan, 3.0]), np.array([1.0, 2.0, 3.0])]
     second = [np.array([2.0, 5.0, 4.0]), np.array([4.0, np.nan, 6.0])]

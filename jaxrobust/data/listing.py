@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 
 
-def files_sha256(
+def files_stamp(
     folder: str | os.PathLike[str], files: Iterable[str | os.PathLike[str]] | None = None
 ) -> str:
-    """The sha256 of the names, sizes and times of change of files.
+    """A digest of the names, sizes and times of change of files, not of what is in them.
 
     Args:
         folder: Where they lie; their names are taken below it.
@@ -22,9 +22,9 @@ def files_sha256(
     Example:
         >>> import pathlib, tempfile
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> before = files_sha256(folder)
+        >>> before = files_stamp(folder)
         >>> (folder / "picture.png").touch()
-        >>> files_sha256(folder) == before
+        >>> files_stamp(folder) == before
         False
     """
     digest = hashlib.sha256()

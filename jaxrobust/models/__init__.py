@@ -54,7 +54,7 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
         **fields: Further attributes of the module, such as `width`, `mean`, `std` or `dtype`. A
             module of your own is not given the last three unless it declares them. `dtype` may be
             a name, or "auto": bfloat16 on TPU and GPU, float32 on CPU. The `backbones` of
-            "late_fusion" are dicts of what this function takes.
+            "late_fusion" are dicts of what this function takes; its `dtype` is for all of them.
 
     Returns:
         The Linen module, without parameters.
@@ -71,7 +71,7 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
         if field in _COUNTS and value is not None and (int(value) != value or value < 1):
             raise ValueError(f"{field} must be a positive integer, got {value}.")
     if name == "late_fusion":
-        fields["backbones"] = _create_backbones(fields.get("backbones"))
+        fields["backbones"] = _create_backbones(fields.get("backbones"), fields.pop("dtype", None))
     fields = {key: _hashable(value) for key, value in fields.items()}
     if "dtype" in fields:
         fields["dtype"] = _compute_dtype(fields["dtype"])
@@ -102,12 +102,13 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
     return module(num_classes=num_classes, **fields)
 
 
-def _create_backbones(chosen: Any) -> tuple[nn.Module, ...]:
+def _create_backbones(chosen: Any, dtype: Any) -> tuple[nn.Module, ...]:
     if not chosen or not all(isinstance(one, Mapping) and "name" in one for one in chosen):
         raise ValueError(
             f"backbones must hold the name and fields of at least one network, got {chosen!r}."
         )
-    return tuple(create(**{**one, "num_classes": None}) for one in chosen)
+    common = {"num_classes": None} | ({} if dtype is None else {"dtype": dtype})
+    return tuple(create(**{**one, **common}) for one in chosen)
 
 
 def _hashable(value: Any) -> Any:

@@ -88,7 +88,8 @@ def fuse(
 
     The features that enter each classifier's last layer are joined to one vector; the old last
     layers are left out. The result is a `Classifier` like any other: attacks, saliency maps and
-    filters take it, `train.train` fine-tunes it when a config names the backbones.
+    filters take it. (`train.train` makes such a network itself, from the trainings that a config
+    names: see `jaxrobust.fine_tuning`.)
 
     Args:
         backbones: One or more classifiers, of any architectures, that normalise images alike.
@@ -122,27 +123,22 @@ def fuse(
     """
     check_count("num_classes", num_classes)
     check_key(key, None)
-    backbones = list(backbones)
-    if not allow_same:
-        _check_different(backbones)
-    model = join(backbones, num_classes=num_classes, frozen=frozen)
+    _check_classifiers(backbones)
+    check_normalization([backbone.model for backbone in backbones])
     kept = [without_classifier(backbone, image_shape) for backbone in backbones]
+    if not allow_same:
+        check_different(kept)
+    model = LateFusion(tuple(backbone.model for backbone in kept), num_classes, frozen)
     features = sum(_feature_count(backbone, image_shape) for backbone in kept)
     dense = layers.Dense(num_classes).init(key, jnp.zeros((1, features)))
     return Classifier(model, with_backbones({"params": {"fc": dense["params"]}}, kept))
 
 
-def join(
-    backbones: Sequence[Classifier], *, num_classes: int | None, frozen: bool = False
-) -> LateFusion:
-    """The network that `fuse` gives weights to.
-
-    Args:
-        backbones, num_classes, frozen: As for `fuse`.
-
-    Raises:
-        TypeError, ValueError: As `fuse`.
-    """
+def _check_classifiers(backbones: Any) -> None:
+    if not isinstance(backbones, Sequence):
+        raise TypeError(
+            f"backbones must be a list of Classifiers, got a {type(backbones).__name__}."
+        )
     if not backbones:
         raise ValueError("backbones must hold at least one classifier, got none.")
     for position, backbone in enumerate(backbones):
@@ -151,8 +147,6 @@ def join(
                 "backbones must be Classifiers of Linen models, "
                 f"got a {type(backbone).__name__} at position {position}."
             )
-    check_normalization([backbone.model for backbone in backbones])
-    return LateFusion(tuple(_headless(b.model) for b in backbones), num_classes, frozen)
 
 
 def check_normalization(models: Sequence[nn.Module]) -> None:
@@ -203,8 +197,9 @@ def without_classifier(backbone: Classifier, image_shape: Sequence[int]) -> Clas
         if found is None or found.shape != shape.shape:
             got = "none" if found is None else f"shape {found.shape}"
             raise ValueError(
-                f"{type(model).__name__} without its classifier must have only parameters that it "
-                f"has with it, got {got} for {jax.tree_util.keystr(path)} of shape {shape.shape}."
+                f"{type(model).__name__} without its classifier, for images of shape "
+                f"{tuple(image_shape)}, must have only parameters that it has with it, got {got} "
+                f"for {jax.tree_util.keystr(path)} of shape {shape.shape}; is image_shape its own?"
             )
         return found
 
@@ -231,7 +226,9 @@ def _headless(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} must have a field num_classes and return its features when "
             "that is None, to be a backbone."
         )
-    return model.clone(num_classes=None)
+    # Whether a network's own backbones were frozen was a matter of its own training.
+    thawed: dict[str, Any] = {"frozen": False} if isinstance(model, LateFusion) else {}
+    return model.clone(num_classes=None, **thawed)
 
 
 def _feature_count(backbone: Classifier, image_shape: Sequence[int]) -> int:
@@ -253,20 +250,24 @@ def _normalization(model: nn.Module) -> tuple[tuple[float, ...] | None, ...]:
     )
 
 
-def _check_different(backbones: Sequence[Classifier]) -> None:
+def check_different(backbones: Sequence[Classifier]) -> None:
+    """That no two backbones, without their classifiers, have the same weights.
+
+    Raises:
+        ValueError: Two have.
+    """
     for position, backbone in enumerate(backbones):
         for earlier in range(position):
             if _same(backbones[earlier], backbone):
                 raise ValueError(
                     f"backbones must be different trainings, got the same weights at positions "
-                    f"{earlier} and {position}; allow_same=True fuses them all the same."
+                    f"{earlier} and {position}; allow_same=True takes them all the same."
                 )
 
 
 def _same(one: Classifier, other: Classifier) -> bool:
-    if one is other:
-        return True
-    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
-    if one.model != other.model or not is_concrete([*leaves, *others]):
+    """Whether two have the same weights, in whatever dtype they compute."""
+    flat, others = (dict(jax.tree.leaves_with_path(each.variables)) for each in (one, other))
+    if flat.keys() != others.keys() or not is_concrete([*flat.values(), *others.values()]):
         return False
-    return all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
+    return all(np.array_equal(leaf, others[path]) for path, leaf in flat.items())

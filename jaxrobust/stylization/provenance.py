@@ -8,7 +8,7 @@ from typing import Any
 from jaxrobust.data import catalog, sources
 from jaxrobust.data.dataset_config import ResolvedConfig
 from jaxrobust.data.image_folder import ImageFolder, find_split
-from jaxrobust.data.listing import files_sha256
+from jaxrobust.data.listing import files_stamp
 
 
 def describe_source(
@@ -29,9 +29,9 @@ def describe_source(
     }
     if resolved.path is None:
         folder = Path(sources.open_builder(resolved, dataset).data_dir).expanduser().resolve()
-        return {**description, "data_dir": str(folder), "files_sha256": files_sha256(folder)}
+        return {**description, "data_dir": str(folder), "files_sha256": files_stamp(folder)}
     description["path"] = str(Path(resolved.path).expanduser().resolve())
     if isinstance(opened.records, ImageFolder):
         root = find_split(resolved.path, opened.name)
-        description["files_sha256"] = files_sha256(root, opened.records.files)
+        description["files_sha256"] = files_stamp(root, opened.records.files)
     return description

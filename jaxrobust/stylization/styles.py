@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from jaxrobust.data import decode, image_folder, textured_shapes
-from jaxrobust.data.listing import files_sha256
+from jaxrobust.data.listing import files_stamp
 
 LEAST_SIZE = 16
 """The shortest side, in pixels, of a picture in a folder: smaller ones are icons or mistakes."""
@@ -103,7 +103,7 @@ class StyleFolder:
         return {
             "folder": str(self.path.resolve()),
             "pictures": len(self.files),
-            "files_sha256": files_sha256(self.path, self.files),
+            "files_sha256": files_stamp(self.path, self.files),
         }
 
     def draw(
