@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,22 @@ def read_config(folder: str | Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def write(folder: str | Path, description: dict, variables: Any) -> None:
+def write(
+    folder: str | Path,
+    description: dict,
+    variables: Any,
+    *,
+    identity: Callable[[dict], Any] = lambda description: description,
+) -> None:
     """Write a classifier that comes from elsewhere so that `load` and the experiments find it.
 
-    Its checkpoint is that of step 0. Doing it again with the same description is allowed.
+    Its checkpoint is that of step 0. Writing the same one again is allowed.
 
     Args:
       folder: of one run and seed.
       description: for config.json; `model` and `image_shape` are what `load` needs of it.
       variables: of the classifier.
+      identity: what of a description tells whether it is of the same training; all of it.
 
     Raises:
       ValueError: when the folder holds something else.
@@ -141,7 +149,8 @@ def write(folder: str | Path, description: dict, variables: Any) -> None:
     folder = Path(folder).absolute()
     description = json.loads(json.dumps(description))
     existing = read_config(folder)
-    if existing != description and (existing is not None or runs(folder)):
+    same = existing is not None and identity(existing) == identity(description)
+    if not same and (existing is not None or runs(folder)):
         raise ValueError(f"{folder} holds another training: give another workdir, run or seed.")
     write_config(folder, description)
     with ocp.StandardCheckpointer() as writer:

@@ -107,6 +107,8 @@ WITHOUT_NORMALIZER = {
     "fast_adversarial": training(state_dict=under("module.", STATE), best_prec1=np.array(55.0)),
     "averages beside": {"state_dict_ema": OTHER, "model": STATE, "model_ema": OTHER},
     "averages within": under("ema_model.module.", OTHER) | under("online.module.", STATE),
+    "averages alone": under("ema_model.module.", STATE),
+    "averages of averages": under("ema.", STATE) | under("swa.", STATE),
     "compiled": {"net": under("_orig_mod.", STATE)},
     "partly float64": {
         key: value.astype(np.float64) if value.ndim == 1 else value for key, value in STATE.items()
@@ -281,6 +283,7 @@ def changed(**changes):
 
 
 ONE = np.ones(1, np.float32)
+RESNET34 = small_state("resnet34")
 WRONG = {
     "missing": (
         changed(fc__bias=None, conv1__weight=None),
@@ -327,7 +330,35 @@ WRONG = {
                 for name in ("normalizer", "attacker.normalize")
             },
         ),
-        r"std must be 3 numbers above 0, one for each channel, got \(0.0, 0.0, 0.0\)",
+        r"std in .*a.pt must be 3 numbers above 0 to 1, one for .*, got \(0.0, 0.0, 0.0\)",
+    ),
+    "a normalisation of bytes": (
+        {"mean": channels([123.5, 116.0, 103.5], 3)} | under("model.", STATE),
+        r"mean in .*a.pt must be .* on the scale \[0, 1\]; divide by 255 .*, got \(123.5, 116",
+    ),
+    "another architecture, averaged": (
+        under("ema.", RESNET34),
+        r"of resnet18 .* under 'ema\.' and no others, got 80 left over \(ema.layer1.2.conv1.wei",
+    ),
+    "left over beside an average": (
+        under("ema_model.module.", STATE) | {"ema_model.projector.weight": ONE},
+        r"got 1 left over \(ema_model.projector.weight\)\.$",
+    ),
+    "left over inside": (
+        changed(layer1__0__ema__weight=ONE),
+        r"got 1 left over \(layer1.0.ema.weight\)\.$",
+    ),
+    "two averages": (
+        under("ema.", STATE) | under("swa.", OTHER),
+        r"two different networks, under '(ema|swa)\.' and under '(ema|swa)\.'",
+    ),
+    "not a number": (
+        changed(fc__bias=np.array([0.0] * 9 + [np.nan], np.float32)),
+        r"got 1 other \(fc.bias with numbers that are not finite\)\.$",
+    ),
+    "infinite": (
+        changed(fc__bias=np.array([0.0] * 9 + [1e300])),
+        r"got 1 other \(fc.bias with numbers that are not finite\)\.$",
     ),
     "no weights": (
         {"epoch": 3, "optimizer": {"state": {}}},
@@ -338,6 +369,14 @@ WRONG = {
     "a module": (
         Made("torchvision.models.resnet.ResNet", opcode=b"\x81", state={"training": True}),
         r"got an object of torchvision.models.resnet.ResNet; save its state_dict\(\) instead\.$",
+    ),
+    "a module in a checkpoint": (
+        {"epoch": 3, "best": np.ones(1, np.float32), "model": Made("nets.Net", opcode=b"\x81")},
+        r"got an object of nets.Net as 'model'; save its state_dict\(\) instead\.$",
+    ),
+    "an entry of another name": (
+        {"epoch": 3, "optimizer": {"state": {}}, "ema_state_dict": STATE},
+        r"got a dict of 'epoch', .*; save 'ema_state_dict', which holds tensors, alone\.$",
     ),
 }
 
@@ -380,8 +419,16 @@ def test_options(tmp_path):
     assert load(path, std=(0.5, 0.5, 0.5)).model.mean == MEAN
     with pytest.raises(ValueError, match=r"num_classes must be 10, as the last layer in .*, got 5"):
         load(path, num_classes=5)
-    with pytest.raises(ValueError, match="mean must be 3 finite numbers, one for each channel, go"):
+    with pytest.raises(
+        ValueError, match=r"mean must be 3 numbers from 0 to 1, one for .* \(0.5,\)"
+    ):
         load(path, mean=(0.5,))
+    for wrong in ((123.5, 116.0, 103.5), (-0.5, 0.5, 0.5), (0.5, 0.5, np.nan)):
+        with pytest.raises(ValueError, match=r"on the scale \[0, 1\]; divide by 255 what .*, got"):
+            load(path, mean=wrong)
+    with pytest.raises(ValueError, match=r"std must be 3 numbers above 0 to 1, .*; divide by 255"):
+        load(path, std=(58.4, 57.1, 57.4))
+    assert load(path, mean=(0, 0, 0), std=(1, 1, 1)).model.std == (1, 1, 1)
     with pytest.raises(ValueError, match="Unknown model 'resnet19'"):
         load(path, "resnet19")
     with pytest.raises(TypeError, match="model must be one of ResNet, AlexNet, VGG, got a TinyN"):

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import figure4_first_layer, trained
 from jaxrobust import checkpoints
@@ -73,6 +74,38 @@ def test_again_and_something_else(pair):
     assert len(trained.find(folder)) == 3
 
 
+def test_again_by_another_version_and_from_a_renamed_file(pair, monkeypatch):
+    folder, std, _ = pair
+    before = checkpoints.read_config(folder / "std" / "seed0")
+    monkeypatch.setattr(workdir, "__version__", "99.0")
+    renamed = std.rename(std.with_name("renamed.pt"))
+    main([str(renamed), f"--workdir={folder}", *FLAGS])
+    after = checkpoints.read_config(folder / "std" / "seed0")
+    assert (after["jaxrobust"], after["source"]["file"]) == ("99.0", "renamed.pt")
+    assert after["source"]["sha256"] == before["source"]["sha256"]
+    with pytest.raises(SystemExit, match="std/seed0 holds another training"):
+        main([str(renamed), f"--workdir={folder}", *FLAGS, "--mean", "0.5", "0.5", "0.5"])
+
+
+def test_the_classes_of_an_image_folder_are_counted(tmp_path):
+    path = write(tmp_path / "std.pt", STATE)
+    public = tmp_path / "public"
+    flags = [str(path), "--model=resnet18", f"--workdir={public}", "--path"]
+    with pytest.raises(SystemExit, match=r"FileNotFoundError: dataset.path must be a folder, got"):
+        main([*flags, str(tmp_path / "nowhere")])
+    for count in (2, 10):
+        for label in range(count):
+            picture = tmp_path / f"of{count}" / "val" / f"class{label}" / "picture.png"
+            picture.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(picture)
+    with pytest.raises(SystemExit, match=r"must have 10 classes, as .*, got .*of2 with 2\."):
+        main([*flags, str(tmp_path / "of2")])
+    assert not public.exists()
+    main([*flags, str(tmp_path / "of10")])
+    description = checkpoints.read_config(public / "std" / "seed0")
+    assert description["config"]["dataset"]["path"] == str(tmp_path / "of10")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -80,6 +113,24 @@ def test_again_and_something_else(pair):
         (["--dataset=imagenet"], "did you mean"),
         (["--path=pictures", "--dataset=digits"], "at most one of --dataset and --path"),
         (["--epsilon=4", "--norm=l7"], r"norm must be .*got 'l7'"),
+        (
+            ["--epsilon=4"],
+            r"epsilon must be above 0 and at most 1, of pixels in .*, got 4; standard",
+        ),
+        (
+            ["--epsilon=0"],
+            r"epsilon must be above 0 and at most 1, .*, got 0; standard training has",
+        ),
+        (
+            ["--epsilon=0", "--norm=l2"],
+            r"epsilon must be above 0, of pixels in \[0, 1\] .*, got 0;",
+        ),
+        (["--norm=l2"], r"--norm must stand beside --epsilon, got 'l2' alone"),
+        (
+            ["--mean", "123.5", "116", "103.5"],
+            r"mean must be .*; divide by 255 .*, got \[123.5, 116",
+        ),
+        (["--std", "58.4", "57.1", "57.4"], r"std must be .*; divide by 255 .*, got \[58.4, 57.1"),
         (["--run=a/b"], "run must be the name of a folder, got 'a/b'"),
         (["--num_classes=7"], "num_classes must be 10"),
         (["--seed=-1"], "seeds must be different whole numbers"),

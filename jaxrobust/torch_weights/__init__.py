@@ -9,7 +9,6 @@ experiments.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +62,9 @@ def load(
         has batch normalisation where the file has it. The `_small` ResNets are the robustness
         library's for CIFAR.
       num_classes: None: as many as the last layer in the file has outputs.
-      mean, std: of each channel, for the normalisation inside the network. None: as buffers in
-        the file say (`normalizer.new_mean`, `normalize.mean`, …) or `save` wrote them, otherwise
-        ImageNet's.
+      mean, std: of each channel, on the scale [0, 1], for the normalisation inside the network.
+        None: as buffers in the file say (`normalizer.new_mean`, `normalize.mean`, …) or `save`
+        wrote them, otherwise ImageNet's.
       **fields: further ones of the network, such as `dtype`.
 
     Returns:
@@ -105,7 +104,7 @@ def open_file(
     path = Path(path)
     given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
     for name, value in given.items():
-        _check_channels(name, value)
+        _check_channels(name, name, value)
     model = models.create(model_name, num_classes=num_classes, **fields)
     last_layers = layouts.last_layers(model)  # other networks are refused before a long read
     state, metadata = state_dicts.read(path)
@@ -142,18 +141,21 @@ def open_file(
         source = next((source for source, values in sources.items() if name in values), None)
         found[name] = source or "ImageNet's, assumed"
         value = sources[source][name] if source else getattr(model, name)
-        _check_channels(name, value)
+        _check_channels(name, name if source == "given" else f"{name} in {path}", value)
         fields[name] = tuple(float(channel) for channel in value)
     state = {name: state[name] for name in matched.tensors}
     return Opened(fields, state_dicts.variables(state, matched), found)
 
 
-def _check_channels(name: str, values: Any) -> None:
+def _check_channels(name: str, where: str, values: Any) -> None:
     numbers = np.asarray(values, np.float64)
-    least = 0.0 if name == "std" else -math.inf
-    if numbers.shape != (3,) or not np.isfinite(numbers).all() or not (numbers > least).all():
-        kind = "numbers above 0" if name == "std" else "finite numbers"
-        raise ValueError(f"{name} must be 3 {kind}, one for each channel, got {values}.")
+    above_least = numbers > 0 if name == "std" else numbers >= 0
+    if numbers.shape != (3,) or not (above_least & (numbers <= 1)).all():
+        least = "above 0" if name == "std" else "from 0"
+        raise ValueError(
+            f"{where} must be 3 numbers {least} to 1, one for each channel on the scale [0, 1]; "
+            f"divide by 255 what is for pixels up to 255, got {values}."
+        )
 
 
 def _outputs(state: state_dicts.State, names: set[str]) -> int | None:

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="resnet50, wide_resnet50_2, alexnet, …")
     add("--workdir", required=True, help="gets <run>/seed<k>/; STD and ADV of a pair share it")
     add("--epsilon", type=_number, help="that it was trained against, in [0, 1] pixels, as 4/255")
-    add("--norm", default="linf", help="of epsilon: linf, l2 or l1 (%(default)s)")
+    add("--norm", help="of epsilon: linf, l2 or l1 (default: linf)")
     add("--run", help="name of the training (default: adv with --epsilon, else std)")
     add("--seed", type=int, default=0, help="which of several trainings it is (%(default)s)")
     add("--dataset", help="that it classifies, a name of jaxrobust.data.catalog (imagenet2012)")
@@ -63,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if name and path:
             raise ValueError(f"at most one of --dataset and --path, got {name!r} and {path!r}.")
+        if norm and epsilon is None:
+            raise ValueError(f"--norm must stand beside --epsilon, got {norm!r} alone.")
+        attack = {"name": "pgd", "norm": norm or "linf", "epsilon": epsilon}
         dataset = DatasetConfig(
             name="image_folder" if path else name or "imagenet2012",
             path=path,
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file,
             options.pop("model"),
             folder,
-            attack=None if epsilon is None else {"name": "pgd", "norm": norm, "epsilon": epsilon},
+            attack=None if epsilon is None else attack,
             dataset=dataset,
             **options,
         )

@@ -17,7 +17,7 @@ from jaxrobust.torch_weights.layouts import Tensor
 
 # Where checkpoints keep the weights; copies averaged over the training have other names.
 _ENTRIES = ("model", "state_dict", "model_state_dict", "net")
-_AVERAGED = re.compile(r"(^|[._])(ema|swa)([._]|$)")
+_AVERAGED = re.compile(r"(?:.*?[._])??(?:ema|swa)(?![^._])[^.]*[.]?")
 # Buffers of a layer in front of the network, by their last component.
 _NORMALIZER = {"mean": ("mean", "new_mean"), "std": ("std", "new_std")}
 
@@ -51,31 +51,48 @@ def read(path: Path) -> tuple[State, dict[str, Any]]:
       FileNotFoundError: when there is no such file.
       ValueError: when it cannot be read or holds no state dict.
     """
-    content = torch_files.read(path)
+    content, where = torch_files.read(path), ""
     while isinstance(content, dict):
-        inner = [content[name] for name in _ENTRIES if isinstance(content.get(name), dict)]
-        if not inner:
+        entry = _entry(content)
+        if entry is None:
             break
-        content = inner[0]
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {
-            name: value
-            for name, value in content.items()
-            if isinstance(name, str) and isinstance(value, np.ndarray)
-        }
+        content, where = content[entry], f" as {entry!r}"
+    tensors = _tensors(content)
     if not tensors:
-        if isinstance(content, torch_files.Placeholder):
-            found = f"an object of {content.name}; save its state_dict() instead"
-        elif isinstance(content, dict):
-            found = f"a dict of {', '.join(map(repr, list(content)[:6])) or 'nothing'}"
-        else:
-            found = f"a {type(content).__name__}"
         raise ValueError(
             f"{path} must hold a state dict, alone or as {' or '.join(map(repr, _ENTRIES))} of a "
-            f"checkpoint, got {found}."
+            f"checkpoint, got {_describe(content, where)}."
         )
     return tensors, _metadata(path)
+
+
+def _entry(checkpoint: Mapping[Any, Any]) -> str | None:
+    """Which entry of a checkpoint is the weights, or at least the network."""
+    for kind in (dict, torch_files.Placeholder):
+        for name in _ENTRIES:
+            if isinstance(checkpoint.get(name), kind):
+                return name
+    return None
+
+
+def _tensors(content: Any) -> State:
+    if not isinstance(content, dict):
+        return {}
+    return {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, np.ndarray)
+    }
+
+
+def _describe(content: Any, where: str) -> str:
+    if isinstance(content, torch_files.Placeholder):
+        return f"an object of {content.name}{where}; save its state_dict() instead"
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}{where}"
+    found = f"a dict of {', '.join(map(repr, list(content)[:6])) or 'nothing'}{where}"
+    holding = next((name for name, value in content.items() if _tensors(value)), None)
+    return found if holding is None else f"{found}; save {holding!r}, which holds tensors, alone"
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -100,7 +117,7 @@ def match(state: State, layouts: Mapping[str, list[Tensor]]) -> Match:
     }
     layout = max(found, key=lambda name: found[name][0])  # the first of equals
     most, prefixes = found[layout]
-    prefix, *others = sorted(prefixes, key=lambda one: (bool(_AVERAGED.search(one)), len(one)))
+    prefix, *others = sorted(prefixes, key=lambda one: (bool(_averaged(one)), len(one)))
     tensors = {prefix + tensor.name: tensor for tensor in layouts[layout]}
     copies = set()
     for other in others:
@@ -111,17 +128,31 @@ def match(state: State, layouts: Mapping[str, list[Tensor]]) -> Match:
             for name, twin in zip(names, twins, strict=True)
         ):
             copies |= set(twins)
-        elif most == len(tensors) and not _AVERAGED.search(other):
+        elif most == len(tensors) and (_averaged(prefix) or not _averaged(other)):
             raise ValueError(f"two different networks, under {prefix!r} and under {other!r}")
     rest = [
         name
         for name in state
         if name not in tensors
         and name not in copies
-        and not _AVERAGED.search(name)
+        and not _of_another_copy(name, prefix, tensors)
         and not name.endswith("num_batches_tracked")
     ]
     return Match(layout, prefix, tensors, rest)
+
+
+def _of_another_copy(name: str, prefix: str, tensors: Iterable[str]) -> bool:
+    """Whether a name lies under an averaged prefix beside the network's, not inside it."""
+    averaged = _averaged(name)
+    around = averaged[: averaged.rstrip(".").rfind(".") + 1]
+    inside = len(around) > len(prefix) and any(each.startswith(around) for each in tensors)
+    return averaged not in ("", _averaged(prefix)) and not inside
+
+
+def _averaged(name: str) -> str:
+    """The prefix, such as "model_ema.", of the averaged copy that a name is of; "" of none."""
+    found = _AVERAGED.match(name)
+    return found[0] if found else ""
 
 
 def _prefixes(names: Iterable[str], wanted: set[str]) -> tuple[int, list[str]]:
@@ -165,7 +196,7 @@ def normalizer(state: State, names: Iterable[str]) -> tuple[dict[str, tuple[floa
 
 
 def differences(state: State, matched: Match, rest: Iterable[str]) -> str:
-    """What is missing, of another shape or dtype, or left over, in words; "" when nothing is."""
+    """What is missing, of another shape or dtype, not finite, or left over; "" when nothing is."""
     missing, wrong = [], []
     for name, tensor in matched.tensors.items():
         if name not in state:
@@ -174,12 +205,19 @@ def differences(state: State, matched: Match, rest: Iterable[str]) -> str:
             wrong.append(f"{name} of shape {state[name].shape} instead of {tensor.torch_shape}")
         elif not jnp.issubdtype(state[name].dtype, jnp.floating):
             wrong.append(f"{name} of dtype {state[name].dtype} instead of a floating point one")
+        elif not _finite(state[name]):
+            wrong.append(f"{name} with numbers that are not finite")
     parts = []
     for kind, names in (("missing", missing), ("other", wrong), ("left over", list(rest))):
         if names:
             shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             parts.append(f"{len(names)} {kind} ({shown})")
     return "; ".join(parts)
+
+
+def _finite(array: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):  # of float64
+        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
 
 
 def variables(state: State, matched: Match) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """A workdir of weights that were trained elsewhere, as the experiments read it."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrobust import checkpoints
+from jaxrobust import attacks, checkpoints, norms
 from jaxrobust import config as configs
+from jaxrobust.data import image_folder
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.torch_weights import open_file
 from jaxrobust.version import __version__
@@ -26,7 +28,8 @@ def write(
     """Writes `<workdir>/<run>/seed<k>/`, which `checkpoints.load` and the experiments open.
 
     Its config.json holds what is known of the training and, under `source`, the file's name and
-    sha256 and what it turned out to be.
+    sha256 and what it turned out to be. Writing the same content again is allowed, from a renamed
+    file too.
 
     Args:
       path: as of `load`.
@@ -43,9 +46,9 @@ def write(
       what config.json holds.
 
     Raises:
-      FileNotFoundError, TypeError: as `load`.
+      FileNotFoundError, TypeError: as `load`; FileNotFoundError also without the image folder.
       ValueError: as `load`; and when the data set has another number of classes, the attack is
-        none, or the folder holds another training.
+        none or its epsilon out of range, or the folder holds another training.
     """
     path = Path(path)
     run = run or ("std" if attack is None else "adv")
@@ -59,13 +62,22 @@ def write(
         # How many steps it took may not be known; all else is checked.
         config.attack = {"steps": 1, **attack} if attack.get("name") == "pgd" else dict(attack)
     configs.check(config)
+    if attack is not None:
+        _check_epsilon(configs.to_plain(config.attack))
     config.attack = None if attack is None else dict(attack)
+    classes = known.num_classes
+    if resolved.path is not None:
+        classes = len(
+            image_folder.open_split(
+                resolved.path, resolved.evaluation_split, resolved.corrupt_images
+            ).class_names
+        )
     opened = open_file(path, model_name, **options)
     fields = dict(opened.fields)
-    if known.num_classes not in (None, fields["num_classes"]):
+    if classes != fields["num_classes"]:
         raise ValueError(
-            f"dataset must have {fields['num_classes']} classes, as {path} has, got {known.name} "
-            f"with {known.num_classes}."
+            f"dataset must have {fields['num_classes']} classes, as {path} has, got "
+            f"{resolved.path or known.name} with {classes}."
         )
     # Of float32 weights float32 is asked, whatever trainings here compute in.
     fields = {"dtype": "float32", **fields}
@@ -87,5 +99,29 @@ def write(
         },
         "source": {"file": path.name, "sha256": digest, **opened.found},
     }
-    checkpoints.write(Path(workdir) / run / f"seed{seed}", description, opened.variables)
+    checkpoints.write(
+        Path(workdir) / run / f"seed{seed}", description, opened.variables, identity=_identity
+    )
     return description
+
+
+def _check_epsilon(attack: dict[str, Any]) -> None:
+    options = attacks.complete_options(attack["name"], attack)
+    epsilon = options["epsilon"]
+    largest = 1.0 if norms.get(options["norm"]).name == "linf" else math.inf
+    if not 0 < epsilon <= largest:
+        most = "" if largest == math.inf else " and at most 1"
+        raise ValueError(
+            f"epsilon must be above 0{most}, of pixels in [0, 1] as in 4/255, got {epsilon:g}; "
+            "standard training has none."
+        )
+
+
+def _identity(description: dict[str, Any]) -> list[Any]:
+    """What stays the same when the library is another version or the file has another name."""
+    config, source = description.get("config", {}), description.get("source", {})
+    return [
+        *(description.get(key) for key in ("model", "image_shape")),
+        *(config.get(key) for key in ("attack", "dataset")),
+        source.get("sha256"),
+    ]
