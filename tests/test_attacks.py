@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxrobust import Classifier, as_classifier, attacks, models
+from tests.tiny import drawn_variables
 
 SHAPE = (8, 8, 3)
 CLASSES = 5
@@ -30,7 +31,7 @@ class LinenNetwork(nn.Module):
 
 @functools.cache
 def convolutional():
-    return Classifier.init(jax.random.key(0), LinenNetwork(), (16, 16, 3))
+    return Classifier(LinenNetwork(), drawn_variables(LinenNetwork(), (16, 16, 3)))
 
 
 def images(count=6, shape=(16, 16, 3)):
@@ -64,8 +65,9 @@ def test_results_lie_in_ball_and_box(attack, norm, epsilon):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_zero_epsilon_returns_the_image(norm):
     classifier, x = convolutional(), images()
+    # Four steps and two starts, as above: the same program.
     result = attacks.pgd(
-        classifier, x, LABELS, key=jax.random.key(0), epsilon=0.0, steps=3, norm=norm
+        classifier, x, LABELS, key=jax.random.key(0), epsilon=0.0, steps=4, restarts=2, norm=norm
     )
     np.testing.assert_array_equal(result, x)
     np.testing.assert_array_equal(attacks.fgsm(classifier, x, LABELS, epsilon=0.0, norm=norm), x)
@@ -138,13 +140,21 @@ def test_linear_l1_optimum_is_reached_within_one_per_cent(shape, epsilon):
 @pytest.mark.parametrize(("norm", "epsilon"), BALLS)
 def test_alone_and_in_a_batch_the_same(norm, epsilon):
     classifier, x, key = convolutional(), images(), jax.random.key(7)
-    options = {"epsilon": epsilon, "steps": 3, "norm": norm, "restarts": 2}
+    restarts = 2 if norm == "linf" else 1  # which know nothing of the norm
+    options = {"epsilon": epsilon, "steps": 3, "norm": norm, "restarts": restarts}
     batch = attacks.pgd(classifier, x, LABELS, key=key, **options)
     keys = jax.random.split(key, len(x))
     for i in (0, 5):
         alone = attacks.pgd(classifier, x[i], LABELS[i], key=keys[i], **options)
         np.testing.assert_allclose(alone, batch[i], atol=1e-6)
-    by_keys = attacks.pgd(classifier, x[3:], LABELS[3:], key=keys[3:], **options)
+
+
+def test_keys_may_be_given_one_by_one():
+    classifier, x, key = convolutional(), images(), jax.random.key(7)
+    options = {"epsilon": 0.1, "random_start": True}
+    batch = attacks.fgsm(classifier, x, LABELS, key=key, **options)
+    keys = jax.random.split(key, len(x))
+    by_keys = attacks.fgsm(classifier, x[3:], LABELS[3:], key=keys[3:], **options)
     np.testing.assert_allclose(by_keys, batch[3:], atol=1e-6)
 
 
@@ -159,20 +169,18 @@ def test_more_restarts_never_hurt():
         fooled = np.asarray(jnp.argmax(logits, -1) != LABELS)
         return fooled, np.asarray(jax.vmap(attacks.cross_entropy)(logits, LABELS))
 
-    before = losses(1)
-    for restarts in (2, 4):
-        after = losses(restarts)
-        assert np.all(after[0] >= before[0])
-        same = after[0] == before[0]
-        assert np.all(after[1][same] >= before[1][same] - 1e-6)
-        before = after
+    before, after = losses(1), losses(3)
+    assert np.all(after[0] >= before[0])
+    same = after[0] == before[0]
+    assert np.all(after[1][same] >= before[1][same] - 1e-6)
+    assert np.any(after[1] > before[1] + 1e-6)
 
 
 def test_targeted_attack_reaches_its_target():
     classifier, x = linear(classes=3), images(4, SHAPE)
     target = jnp.array([0, 1, 2, 0])
     result = attacks.pgd(
-        classifier, x, target, key=jax.random.key(0), epsilon=0.3, steps=10, targeted=True
+        classifier, x, target, epsilon=0.3, steps=10, random_start=False, targeted=True
     )
     np.testing.assert_array_equal(jnp.argmax(classifier(result), -1), target)
 
@@ -187,7 +195,7 @@ def test_losses_equal_hand_calculations():
 
 def test_any_loss():
     classifier, x = convolutional(), images()
-    options = {"key": jax.random.key(0), "epsilon": 0.05, "steps": 5}
+    options = {"epsilon": 0.05, "steps": 5, "random_start": False}
     named = attacks.pgd(classifier, x, LABELS, loss="margin", **options)
     own = attacks.pgd(classifier, x, LABELS, loss=attacks.margin, **options)
     np.testing.assert_array_equal(named, own)
@@ -211,24 +219,25 @@ def nnx_network():
     return network
 
 
+def ours():
+    model = models.create("resnet8_small", num_classes=CLASSES, width=4)
+    return Classifier(model, drawn_variables(model, (16, 16, 3)))
+
+
 FOREIGN = {
     "nnx": nnx_network,
     "function": lambda: lambda image: image.reshape(-1)[:CLASSES] * 3,
     "partial": lambda: jax.tree_util.Partial(
         lambda w, image: w @ image.reshape(-1), jnp.eye(CLASSES, 16 * 16 * 3)
     ),
-    "ours": lambda: Classifier.init(
-        jax.random.key(0),
-        models.create("resnet8_small", num_classes=CLASSES, width=4),
-        (16, 16, 3),
-    ),
+    "ours": ours,
 }
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_models_that_the_project_did_not_write(kind):
     classifier, x = FOREIGN[kind](), images()
-    result = attacks.pgd(classifier, x, LABELS, key=jax.random.key(0), epsilon=0.1, steps=5)
+    result = attacks.pgd(classifier, x, LABELS, epsilon=0.1, steps=5, random_start=False)
     value = jax.vmap(attacks.cross_entropy)
     before, after = (value(jax.vmap(classifier)(each), LABELS) for each in (x, result))
     assert np.all(after > before)
@@ -320,8 +329,8 @@ def test_reported_options_are_those_that_run():
     classifier, x = convolutional(), images()
     for name, options in (
         ("fgsm", {"epsilon": 0.1}),
-        ("pgd", {"epsilon": 0.1, "steps": 3}),
-        ("pgd", {"epsilon": 3.0, "steps": 3, "norm": "l1"}),
+        ("pgd", {"epsilon": 0.1, "steps": 3, "random_start": False}),
+        ("pgd", {"epsilon": 3.0, "steps": 3, "norm": "l1", "random_start": False}),
     ):
         complete = attacks.complete_options(name, {"name": name, **options})
         known = {k: v for k, v in complete.items() if v is not None}

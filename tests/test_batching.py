@@ -5,6 +5,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrobust import Classifier, attacks, batching, models
+from tests.tiny import TinyNetwork, drawn_variables
+
+
+def tiny(scale=1):
+    model = TinyNetwork(num_classes=5)
+    variables = drawn_variables(model, (16, 16, 3))
+    return Classifier(model, jax.tree.map(lambda leaf: scale * leaf, variables))
 
 
 @batching.per_image
@@ -20,7 +27,7 @@ def chunk_of(image, *, samples, sample_chunk):
 IMAGES = jax.random.uniform(jax.random.key(0), (7, 4, 4, 3))
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 6, 7, 50])
+@pytest.mark.parametrize("batch_size", [None, 1, 3, 7, 50])
 @pytest.mark.parametrize("outer", ["plain", "jit", "vmap"])
 def test_chunks_do_not_change_the_result(batch_size, outer):
     keys = jax.random.split(jax.random.key(3), 7)
@@ -73,14 +80,15 @@ def test_batch_size_bounds_images_times_samples():
 def test_memory_of_chunks_is_bounded():
     """The compiled program's temporary memory falls with batch_size."""
     model = models.create("resnet8_small", num_classes=5, width=4)
-    classifier = Classifier.init(jax.random.key(0), model, (16, 16, 3))
+    classifier = Classifier(model, drawn_variables(model, (16, 16, 3)))
     images = jnp.zeros((64, 16, 16, 3))
 
     def temporary(batch_size):
         def attack(classifier, images, labels):
             return attacks.fgsm(classifier, images, labels, epsilon=0.1, batch_size=batch_size)
 
-        compiled = jax.jit(attack).lower(classifier, images, jnp.zeros(64, int)).compile()
+        lowered = jax.jit(attack).lower(classifier, images, jnp.zeros(64, int))
+        compiled = lowered.compile({"xla_backend_optimization_level": 0})
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary(8) < 0.3 * temporary(None)
@@ -88,19 +96,18 @@ def test_memory_of_chunks_is_bounded():
 
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_sharded_images_stay_where_they_are(batch_size):
-    model = models.create("resnet8_small", num_classes=5, width=4)
-    classifier = Classifier.init(jax.random.key(0), model, (16, 16, 3))
+    classifier = tiny()
     images = jax.random.uniform(jax.random.key(1), (32, 16, 16, 3))
     labels = jnp.arange(32) % 5
-    options = dict(key=jax.random.key(2), epsilon=0.1, steps=2, batch_size=batch_size)
+    options = dict(key=jax.random.key(2), epsilon=0.1, random_start=True)
     mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    on_many = attacks.pgd(
-        classifier, jax.device_put(images, sharding), jax.device_put(labels, sharding), **options
+    on_many = attacks.fgsm(
+        classifier, *jax.device_put((images, labels), sharding), batch_size=batch_size, **options
     )
     assert on_many.sharding.is_equivalent_to(sharding, 4)
     np.testing.assert_allclose(
-        on_many, attacks.pgd(classifier, images, labels, **options), atol=1e-6
+        on_many, attacks.fgsm(classifier, images, labels, **options), atol=1e-6
     )
 
 
@@ -112,13 +119,13 @@ def test_explicit_axes_are_refused_in_one_sentence():
 
 
 def test_nothing_is_compiled_twice():
-    model = models.create("resnet8_small", num_classes=5, width=4)
     images, labels = jnp.zeros((3, 16, 16, 3)), jnp.zeros(3, int)
 
+    classifiers = [tiny(scale) for scale in (1, 2)]
+
     def call(seed, epsilon):
-        classifier = Classifier.init(jax.random.key(seed), model, (16, 16, 3))
         attacks.pgd(
-            classifier,
+            classifiers[seed],
             images + 0.01 * seed,
             labels,
             key=jax.random.key(seed),

@@ -14,18 +14,8 @@ from jaxrobust import Classifier
 from jaxrobust.models import resnet
 from tests import tiny
 
-
-class TinyResNet(resnet.ResNet):
-    """One basic block with a projection: little to compile."""
-
-    stage_sizes: tuple[int, ...] = (1,)
-    small_images: bool = True
-    width: int = 4
-    widening: int = 2
-
-
 _TINY = Settings(
-    model="tests.test_benchmark_speed:TinyResNet",
+    model="tests.tiny:TinyResNet",
     image_size=8,
     num_classes=5,
     batch_size=4,

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from jaxrobust import Classifier, checkpoints, models
+from tests.tiny import drawn_variables
 
 FIELDS = {"name": "resnet8_small", "num_classes": 4, "width": 4, "mean": [0.5] * 3}
 TRAINING = {"momentum": jnp.arange(3.0)}
 
 
 def classifier(seed=0):
-    return Classifier.init(jax.random.key(seed), models.create(**FIELDS), (16, 16, 3))
+    model = models.create(**FIELDS)
+    variables = drawn_variables(model, (16, 16, 3))
+    return Classifier(model, jax.tree.map(lambda leaf: (1 + seed) * leaf, variables))
 
 
 def write(folder, steps=(10, 20)):

@@ -136,13 +136,14 @@ def test_figures_record_and_table(digits, tmp_path, capsys):
 def test_a_figure_says_what_its_bands_are(tmp_path, monkeypatch, std_seeds):
     runs = made_runs(lambda _: 90, lambda _: 80, seeds=std_seeds)
     notes = []
-    original = plots.save
+    original = plots.curves
 
-    def saving(figure, path):
+    def drawing(*arguments, **options):
+        figure = original(*arguments, **options)
         notes.append(figure.legends[0].get_title().get_text())
-        return original(figure, path)
+        return figure
 
-    monkeypatch.setattr(plots, "save", saving)
+    monkeypatch.setattr(plots, "curves", drawing)
     figure6.draw_curves(runs, title="Net", chance=10.0, path=tmp_path / "a.png")
     bands = {1: "One seed", 3: "Bands: ± one standard deviation over 3 seeds"}[std_seeds]
     assert notes == [f"{bands}; 400 images; a guess has 10 %."]

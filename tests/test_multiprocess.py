@@ -24,8 +24,9 @@ if int(count) > 1:
 from jaxrobust import study
 from tests import tiny
 
-attack = {"attack": {"name": "pgd", "epsilon": 0.05, "steps": 2}}
-config = tiny.config(data_dir, steps=4, checkpoint__every_steps=1)
+attack = {"attack": {"name": "fgsm", "epsilon": 0.05, "random_start": True}}
+config = tiny.config(data_dir, steps=4, checkpoint__every_steps=2)
+config.evaluation.attacks = {"fgsm": {"name": "fgsm", "epsilon": 0.05}}
 config.runs = {"std": {}, "adv": attack}
 study.run(config, folder)
 """

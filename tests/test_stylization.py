@@ -188,7 +188,7 @@ def test_strength_zero_is_the_content_itself():
     np.testing.assert_allclose(half, (content + stylization.adain(content, style)) / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(16, 24), (21, 13), (9, 10)])
+@pytest.mark.parametrize("shape", [(16, 24), (21, 10)])
 def test_networks_equal_a_calculation_by_hand(networks, shape):
     encoder, decoder = networks
     image, style = pictures(*shape), pictures(17, 12, seed=1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import config as configs
+from jaxrobust.models import resnet
 
 
 class TinyNetwork(nn.Module):
@@ -25,6 +26,15 @@ class TinyNetwork(nn.Module):
             features = nn.relu(nn.BatchNorm(use_running_average=not train)(features))
         features = features.mean((1, 2))
         return features if self.num_classes is None else nn.Dense(self.num_classes)(features)
+
+
+class TinyResNet(resnet.ResNet):
+    """One basic block with a projection: little to compile."""
+
+    stage_sizes: tuple[int, ...] = (1,)
+    small_images: bool = True
+    width: int = 4
+    widening: int = 2
 
 
 def drawn_variables(model, image_shape):
