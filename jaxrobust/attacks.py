@@ -17,7 +17,13 @@ from jaxrobust.checks import check_count, check_number
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """-log softmax(logits)[label] for logits (k,)."""
+    """-log softmax(logits)[label] for logits (k,), in nats.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(cross_entropy(jnp.zeros(10), 3)), 4)  # log 10
+      2.3026
+    """
     return -jax.nn.log_softmax(logits)[label]
 
 
@@ -26,6 +32,11 @@ def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
 
     Carlini & Wagner 2017 (f_6 without the floor); unlike the cross-entropy its gradient does not
     vanish when the classifier is very sure.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(margin(jnp.array([5.0, 2.0, 3.0]), 0))
+      -2.0
     """
     others = jnp.where(jnp.arange(logits.shape[0]) == label, -jnp.inf, logits)
     return jnp.max(others) - logits[label]
@@ -248,7 +259,12 @@ def check_options(name: str, options: dict[str, Any]) -> None:
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options that an attack runs with, defaults filled in, as a report should state them."""
+    """All options that an attack runs with, defaults filled in, as a report should state them.
+
+    Example:
+      >>> complete_options("fgsm", {"epsilon": 0.25})["step_size"]
+      0.25
+    """
     chosen = {option: value for option, value in options.items() if option != "name"}
     complete = named.complete(name, get(name), chosen)
     if name == "fgsm":

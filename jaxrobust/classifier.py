@@ -48,6 +48,8 @@ class Classifier(ArrayPytree):
       >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
       >>> classifier(jnp.zeros((32, 32, 3))).shape, classifier(jnp.zeros((4, 32, 32, 3))).shape
       ((10,), (4, 10))
+      >>> classifier.conv_layers((32, 32, 3))[:3]
+      ['conv1', 'layer1_0/conv1', 'layer1_0/conv2']
     """
 
     model: nn.Module = flax.struct.field(pytree_node=False)

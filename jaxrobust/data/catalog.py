@@ -119,7 +119,12 @@ _TEXTURED_SHAPES_CONFIG = re.compile(r"(shape|texture|both)(16|32|64|224)")
 
 
 def names() -> tuple[str, ...]:
-    """Names of all data sets; those of one paper's table are in `PAPER`."""
+    """Names of all data sets; those of one paper's table are in `PAPER`.
+
+    Example:
+        >>> len(PAPER), [name for name in names() if name not in PAPER]
+        (10, ['textured_shapes', 'digits', 'image_folder'])
+    """
     return tuple(_BY_NAME)
 
 

@@ -159,6 +159,14 @@ def insertion_curve(
     Arguments, errors and form of the result as for `deletion_curve`, from the baseline to the image
     itself. The baseline is the blurred image by default, as in RISE: pixels put into a flat picture
     make edges that are not the image's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> classifier = lambda image: jnp.stack([image.sum(), 0.0])
+      >>> image = jnp.array([[[0.25], [1.0]]])
+      >>> curve = insertion_curve(classifier, image, 0, image, steps=2, baseline="zeros")
+      >>> [round(float(value), 3) for value in curve]  # sigmoid of 0, 1, 1.25
+      [0.5, 0.731, 0.777]
     """
     start = _baseline_image(classifier, image, baseline)
     return _curve(

@@ -96,6 +96,12 @@ def band_share(maps: Any, masks: Any, *, width: float | None = None) -> Any:
     Raises:
       TypeError, ValueError: for maps, masks or a width that `energy_share` or `silhouette_band`
         do not take.
+
+    Example:
+      >>> import numpy as np
+      >>> mask = np.array([[False, False, True, True, True]])
+      >>> band_share(np.ones((1, 5, 3)), mask, width=1)
+      0.4
     """
     maps, masks = check_maps(maps), check_masks(masks)
     check_alike(maps, masks)

@@ -100,6 +100,12 @@ def structural_similarity(
 
     Raises:
       TypeError, ValueError: for maps of another dtype or rank, too small, or whose shapes differ.
+
+    Example:
+      >>> import numpy as np
+      >>> maps = np.random.default_rng(0).normal(size=(16, 16, 3))
+      >>> round(structural_similarity(maps, 10 * maps), 6)  # the scale does not matter
+      1.0
     """
     _check_percentile(clip_percentile)
     maps, others = _check_pair(maps, others)
@@ -151,6 +157,14 @@ def hog_similarity(
     Raises:
       TypeError, ValueError: for maps of another dtype or rank, whose shapes differ, or that do not
         hold a block of 3 x 3 cells.
+
+    Example:
+      >>> import numpy as np
+      >>> stripes = np.indices((32, 32))[0][..., None] // 4 % 2.0
+      >>> round(hog_similarity(stripes, 2 * stripes), 6)
+      1.0
+      >>> hog_similarity(stripes, stripes.transpose(1, 0, 2)) < 0.1
+      True
     """
     _check_percentile(clip_percentile)
     maps, others = _check_pair(maps, others)

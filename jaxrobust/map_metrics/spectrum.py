@@ -127,6 +127,13 @@ def chroma_energy(images: Any, *, above: float = HALF_NYQUIST) -> Any:
 
     Raises:
       TypeError, ValueError: for images or a threshold out of their range.
+
+    Example:
+      >>> import numpy as np
+      >>> checkerboard = np.indices((8, 8)).sum(0)[..., None] % 2.0
+      >>> grey, red = checkerboard * [1.0, 1.0, 1.0], checkerboard * [1.0, 0.0, 0.0]
+      >>> chroma_energy(grey), round(chroma_energy(red), 4)  # ±(1/3, -1/6, -1/6)
+      (0.0, 0.1667)
     """
     threshold = _check_above(above, _CORNER)
     return measured(lambda image: _fine_chroma(image, threshold), 3, _check_colours(images))
@@ -144,6 +151,12 @@ def chroma_share(images: Any, *, above: float = HALF_NYQUIST) -> Any:
 
     Raises:
       TypeError, ValueError: for images or a threshold out of their range.
+
+    Example:
+      >>> import numpy as np
+      >>> checkerboard = np.indices((8, 8)).sum(0)[..., None] % 2.0
+      >>> round(chroma_share(checkerboard * [1.0, 0.0, 0.0]), 4)  # a third of red is grey
+      0.6667
     """
     threshold = _check_above(above, _CORNER)
 

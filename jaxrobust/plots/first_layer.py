@@ -46,6 +46,12 @@ def filters(
     Raises:
       TypeError, ValueError: for kernels that are no finite floats or of another shape, or an inset
         that is no filter of its model.
+
+    Example:
+      >>> kernels = np.random.default_rng(0).normal(size=(4, 3, 3, 3))
+      >>> figure = filters({"STD": kernels, "ADV": 0.5 * kernels}, limit=3.0)
+      >>> len(figure.axes)
+      2
     """
     if not kernels_by_title:
         raise ValueError("kernels_by_title must hold at least one model, got none.")

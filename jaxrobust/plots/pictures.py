@@ -74,6 +74,10 @@ def heatmap(
 
     Raises:
       TypeError, ValueError: for maps as of `to_picture`, or an option out of its range.
+
+    Example:
+      >>> heatmap(np.array([[[-2.0], [0.0], [2.0]]]), colors="gray")[0, :, 0].tolist()
+      [0.0, 0.0, 1.0]
     """
     maps = signed_maps(maps)
     parts = {"positive": 1.0, "negative": -1.0}
@@ -106,6 +110,11 @@ def overlay(images: Any, maps: Any, *, alpha: float = 0.5, **options: Any) -> np
 
     Raises:
       TypeError, ValueError: when images or maps are out of their range or do not fit together.
+
+    Example:
+      >>> image, found = np.ones((1, 2, 3)), np.array([[[0.0], [1.0]]])
+      >>> overlay(image, found, alpha=0.25, colors="gray")[0, :, 0].tolist()
+      [0.75, 1.0]
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha:g}.")
