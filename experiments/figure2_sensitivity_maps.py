@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command, sensitivity, statistics, trained
+from experiments import command, sensitivity, statistics, tiles, trained
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
-from jaxrobust import map_metrics
+from jaxrobust import map_metrics, plots
 
 _NAME = "figure2_sensitivity_maps"
 _MOST_PICTURES = 10
@@ -126,8 +126,33 @@ def _show_table(title: str, found: dict[str, Any]) -> None:
     print(f"  Together, over the three methods of the paper's Figure 2: {found['claim_2']}.")
 
 
+def write_tiles(
+    pictures: Pictures, maps: dict[str, dict[str, np.ndarray]], positions: Sequence[int], stem: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """Rows of the first pictures drawn and of their maps; which files hold what, and the files."""
+    chosen = list(positions[: tiles.MOST])
+
+    def write(images: np.ndarray, name: str) -> str:
+        written.append(stem.with_name(f"{stem.name}_tiles_{name}.png"))
+        return tiles.write(images, written[-1])
+
+    written: list[Path] = []
+    return {
+        "classes": [pictures.class_names[pictures.labels[position]] for position in chosen],
+        "images": write(pictures.images[chosen], "images"),
+        "methods": {
+            name: {
+                run: write(plots.to_picture(values[chosen]), f"{name}_{run}")
+                for run, values in runs.items()
+            }
+            for name, runs in maps.items()
+        },
+    }, written
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is measured, and how many pictures are drawn."""
+    tiles.add_argument(parser)
     sensitivity.add_arguments(parser, images=200)
     parser.add_argument(
         "--pictures",
@@ -154,7 +179,8 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
                 methods[name]["claim_2"] if name in methods else "not measured" for name in CLAIMED
             ),
         }
-        written.append(arguments.out / f"{_NAME}_{trained.slug(title)}.png")
+        stem = arguments.out / f"{_NAME}_{trained.slug(title)}"
+        written.append(stem.with_suffix(".png"))
         sensitivity.draw(
             pictures,
             maps,
@@ -163,6 +189,9 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             note=f"{sensitivity.NOTE} Trainings of seed {pairs[0][0].seed}.",
             path=written[-1],
         )
+        if arguments.tiles:
+            architectures[title]["tiles"], paths = write_tiles(pictures, maps, positions, stem)
+            written += paths
         _show_table(title, architectures[title])
     return architectures, written
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, statistics, trained
+from experiments import command, statistics, tiles, trained
 from jaxrobust import (
     Classifier,
     checkpoints,
@@ -175,9 +175,12 @@ def compare(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         )
         change = statistics.compare(std, adv, "negative")
         verdict = change.pop("verdict")
+        by_seed = [[statistics.defined_mean(values) for values in run] for run in (std, adv)]
         result[name] = {
-            "std": float(np.mean([statistics.defined_mean(values) for values in std])),
-            "adv": float(np.mean([statistics.defined_mean(values) for values in adv])),
+            "std": float(np.mean(by_seed[0])),
+            "adv": float(np.mean(by_seed[1])),
+            "std_by_seed": by_seed[0],
+            "adv_by_seed": by_seed[1],
             **change,
             "adv_smaller": verdict,
         }
@@ -205,6 +208,20 @@ def draw(
     )
 
 
+def write_tiles(
+    images: dict[int, dict[str, np.ndarray]], layers: dict[str, Any], path: Path
+) -> list[Path]:
+    """Rows of images, a file for each layer and run, noted in the record's layers; the files."""
+    written = []
+    for number, runs in images.items():
+        layers[str(number)]["tiles"] = {}
+        for run, values in runs.items():
+            written.append(path.with_name(f"{path.stem}_tiles_{number}_{run}.png"))
+            name = tiles.write(values[: tiles.MOST], written[-1])
+            layers[str(number)]["tiles"][run] = name
+    return written
+
+
 def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str) else repr(value)
 
@@ -225,6 +242,7 @@ def _show_table(title: str, record: dict[str, Any]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which filters, and how they are visualised."""
+    tiles.add_argument(parser)
     at_least_1 = command.whole_number(1)
     parser.add_argument(
         "--layers",
@@ -274,6 +292,9 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
                 filters=arguments.filters,
                 path=written[-1],
             )
+            if arguments.tiles:
+                layers = architectures[title]["styles"][style]["layers"]
+                written += write_tiles(images[style], layers, written[-1])
         _show_table(title, architectures[title])
     return architectures, written
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import accuracies, command, statistics, trained
+from experiments import accuracies, command, statistics, tiles, trained
 from experiments.accuracies import SIGMAS, TIMES, Accuracy
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from jaxrobust import plots
@@ -180,6 +180,22 @@ def draw_pictures(pictures: Pictures, positions: Sequence[int], *, title: str, p
     )
 
 
+def write_tiles(
+    pictures: Pictures, positions: Sequence[int], found: dict[str, Any], stem: Path
+) -> list[Path]:
+    """Rows of pictures, a file for each level, noted in the record's levels; the files."""
+    written = []
+    for kind, of_level, key in (
+        ("blur", accuracies.blurred, "sigma"),
+        ("median", accuracies.median_filtered, "times"),
+    ):
+        for level in found[kind]["levels"]:
+            images = accuracies.filtered(pictures.images[list(positions)], of_level(level[key]))
+            written.append(stem.with_name(f"{stem.name}_tiles_{kind}_{level[key]:g}.png"))
+            level["tiles"] = tiles.write(images, written[-1])
+    return written
+
+
 def as_markdown(title: str, found: dict[str, Any]) -> str:
     """The tables of one architecture, and what they say of claim 5."""
     seeds = len(found["pairs"])
@@ -277,6 +293,7 @@ def _ranges(sigmas: Sequence[float]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How images are evaluated, and how many are drawn."""
     accuracies.add_arguments(parser)
+    tiles.add_argument(parser)
     parser.add_argument(
         "--pictures",
         type=command.whole_number(1),
@@ -324,6 +341,9 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         written += [arguments.out / f"{stem}.png", arguments.out / f"{stem}_pictures.png"]
         draw_curves(runs, title=title, chance=100.0 / classes, path=written[-2])
         draw_pictures(pictures, positions, title="Smoothed pictures", path=written[-1])
+        if arguments.tiles:
+            chosen = shown_positions(pictures.labels, tiles.MOST)
+            written += write_tiles(pictures, chosen, found, arguments.out / stem)
         tables.append(as_markdown(title, found))
         print(f"\n{title}, {found['images']} images")
         print("\n".join(tables[-1].splitlines()[4:]))

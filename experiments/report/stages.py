@@ -1,0 +1,260 @@
+"""Running the stages of a report one after the other, each in a process of its own.
+
+A stage that has ended well leaves a stamp, written last and whole: with the same inputs it is not
+done again. So a report can be interrupted anywhere, in any way, and the same command goes on.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.report import fingerprints
+from experiments.report.plan import Experiment, Plan, Study
+from experiments.report.stage_progress import StageProgress, tail
+from jaxrobust.files import read_json, write_json
+
+FIGURES, LOGS, STATE = "figures", "logs", "state"
+_PR_SET_PDEATHSIG = 1
+# Seconds that an interrupted child has to save what it is doing.
+_GRACE = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage.
+
+    Attributes:
+      name: of the stage.
+      title: in words.
+      status: "done", "failed" or "missing" (its trainings, or not yet run).
+      seconds: that it took when it was run last; None when that is not known.
+      command: that ran it.
+      reason: why it is not done; the last lines of its log.
+    """
+
+    name: str
+    title: str
+    status: str
+    seconds: float | None = None
+    command: str = ""
+    reason: str = ""
+
+
+class Runner:
+    """The stages of a plan.
+
+    Args:
+      plan: what is to be done.
+      out: folder of the report.
+      runs: folder of the trainings.
+    """
+
+    def __init__(self, plan: Plan, *, out: Path, runs: Path) -> None:
+        self.plan, self.out, self.runs = plan, out, runs
+        self.stages: list[Study | Experiment] = [*plan.studies, *plan.experiments]
+
+    def run(self, after: Callable[[list[Outcome]], None], *, only: Sequence[str] = ()) -> None:
+        """Do what is not done yet.
+
+        Args:
+          after: called with all outcomes so far, at the beginning and after each stage that has
+            been run.
+          only: names of stages; none are all.
+        """
+        progress = StageProgress([stage.minutes for stage in self.stages])
+        after(self.outcomes())
+        for position, stage in enumerate(self.stages):
+            if only and stage.name not in only:
+                progress.skip(position)
+                continue
+            if self._stamped(stage):
+                progress.reused(position, stage.title)
+                continue
+            if isinstance(stage, Experiment) and stage.studies and not self._workdirs(stage):
+                progress.missing(position, stage.title)
+                continue
+            seconds, status = self._child(stage, position, progress)
+            progress.ended(position, stage.title, seconds, self._log(stage) if status else None)
+            after(self.outcomes())
+
+    def outcomes(self) -> list[Outcome]:
+        """What has become of each stage, as far as its inputs are still what they were."""
+        return [self._outcome(stage) for stage in self.stages]
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """{experiment: its record}, of those that are done."""
+        return {
+            stage.module: read_json(self._record(stage))
+            for stage in self.plan.experiments
+            if self._stamped(stage)
+        }
+
+    def _outcome(self, stage: Study | Experiment) -> Outcome:
+        command = shlex.join(["python", *self._arguments(stage)])
+        note = _read(self._note(stage))
+        seconds = note.get("seconds")
+        if self._stamped(stage):
+            return Outcome(stage.name, stage.title, "done", seconds, command)
+        if note.get("status", 0) and note.get("inputs") == self._inputs(stage):
+            return Outcome(
+                stage.name, stage.title, "failed", seconds, command, tail(self._log(stage))
+            )
+        reason = "to be run again, as what it depends on has changed" if note else "not run yet"
+        if isinstance(stage, Experiment) and stage.studies and not self._workdirs(stage):
+            reason = f"its trainings are missing: {', '.join(stage.studies)}"
+        return Outcome(stage.name, stage.title, "missing", None, command, reason)
+
+    def _arguments(self, stage: Study | Experiment) -> list[str]:
+        """Of Python: what runs a stage."""
+        if isinstance(stage, Study):
+            overrides = [
+                f"--config{_path(key)}={_literal(value, self.runs)}"
+                for key, value in stage.overrides.items()
+            ]
+            workdir = f"--workdir={self.runs / stage.name}"
+            return ["-m", "jaxrobust.main", f"--config={stage.config}", workdir, *overrides]
+        given = [_literal(argument, self.runs) for argument in shlex.split(stage.arguments)]
+        folders = [str(folder) for folder in self._workdirs(stage)]
+        workdirs = ["--workdirs", *folders] if stage.studies else []
+        out = ["--out", str(self.out / FIGURES)]
+        return ["-m", f"experiments.{stage.module}", *workdirs, *out, *given]
+
+    def _workdirs(self, experiment: Experiment) -> list[Path]:
+        """Those in which there is something to examine."""
+        folders = [self.runs / name for name in experiment.studies]
+        return [folder for folder in folders if fingerprints.trainings(folder)]
+
+    def _inputs(self, stage: Study | Experiment) -> str:
+        arguments = self._arguments(stage)
+        if isinstance(stage, Study):
+            found = fingerprints.of_training(arguments, stage.config, self.runs / stage.name)
+        else:
+            found = fingerprints.of_experiment(arguments, stage.module, self._workdirs(stage))
+        return fingerprints.as_text(found)
+
+    def _stamped(self, stage: Study | Experiment) -> bool:
+        """Whether it has ended well with the inputs of now, and what it wrote is there."""
+        note = _read(self._note(stage))
+        return (
+            note.get("status") == 0
+            and note.get("inputs") == self._inputs(stage)
+            and all((self.out / FIGURES / name).is_file() for name in note["files"])
+        )
+
+    def _child(
+        self, stage: Study | Experiment, position: int, progress: StageProgress
+    ) -> tuple[float, int]:
+        """Run one stage: the seconds it took and its exit status."""
+        log = self._log(stage)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        before = self._inputs(stage)
+        begun = time.monotonic()
+        progress.start()
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-u", *self._arguments(stage)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Of its own, so that Ctrl-C reaches it once, through us.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+                close_fds=False,  # the lock stays held as long as the child lives
+            )
+            try:
+                while child.poll() is None:
+                    time.sleep(0.2)
+                    progress.show(position, stage.title, log)
+            except BaseException:
+                child.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(_GRACE)
+                child.kill()
+                child.wait()
+                raise
+        seconds, status = time.monotonic() - begun, child.returncode
+        written: list[str] = []
+        if status == 0 and isinstance(stage, Experiment):
+            written = [*read_json(self._record(stage))["files"], f"{stage.module}.json"]
+        # A training is known by what it has left, an experiment by what it started from.
+        inputs = self._inputs(stage) if isinstance(stage, Study) else before
+        write_json(
+            self._note(stage),
+            {"status": status, "inputs": inputs, "seconds": seconds, "files": written},
+        )
+        return seconds, status
+
+    def _note(self, stage: Study | Experiment) -> Path:
+        return self.out / STATE / f"{stage.name}.json"
+
+    def _log(self, stage: Study | Experiment) -> Path:
+        return self.out / LOGS / f"{stage.name}.log"
+
+    def _record(self, experiment: Experiment) -> Path:
+        return self.out / FIGURES / f"{experiment.module}.json"
+
+
+@contextlib.contextmanager
+def lock(out: Path) -> Generator[None]:
+    """Hold the folder of a report; what an earlier, killed call has left running is waited for."""
+    path = out / STATE / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    os.set_inheritable(descriptor, True)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another call works in {out}: waiting for it to end.", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _path(key: str) -> str:
+    """A key with dots as flags take it.
+
+    Example:
+      >>> _path("runs.std+adv.seeds")
+      ".runs['std+adv'].seeds"
+    """
+    parts = key.split(".")
+    return "".join(f".{part}" if part.isidentifier() else f"[{part!r}]" for part in parts)
+
+
+def _literal(value: Any, runs: Path) -> Any:
+    """A value with the folder of the trainings put in."""
+    if isinstance(value, str):
+        return value.replace("{runs}", str(runs))
+    if isinstance(value, list | tuple):
+        return tuple(_literal(each, runs) for each in value)
+    return value
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What a child calls so that it ends when we are killed; on Linux, elsewhere the lock waits."""
+    try:
+        library = ctypes.CDLL(None)
+        return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    except (OSError, AttributeError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
