@@ -18,6 +18,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pytest
 
+collect_ignore = ["fixtures"]  # scripts that make fixtures, some with PyTorch
+
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory, worker_id):

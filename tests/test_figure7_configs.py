@@ -63,6 +63,7 @@ def write_backbones(folder):
                 "image_shape": list(shape),
                 "config": {"attack": attack},
             }
+            variables = jax.tree.map(lambda leaf: leaf + 0.01, variables)  # each its own
             place = folder / "runs" / f"alexnet_{run}" / run / f"seed{seed}"
             checkpoints.write(place, description, variables)
 
