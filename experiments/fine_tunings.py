@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import trained
-from jaxrobust import checkpoints, models
+from jaxrobust import checkpoints, models, train
 from jaxrobust import config as configs
 from jaxrobust.data import catalog, pipeline
 from jaxrobust.data.dataset_config import resolve
@@ -178,7 +177,7 @@ def _no_part_of_it(one: trained.Trained, backbones: Sequence[Mapping[str, Any]])
 
 
 def _not_finished(one: trained.Trained) -> str | None:
-    planned = one.config.steps or math.ceil(one.config.epochs * _steps_per_epoch(one.config))
+    planned = train.planned_steps(one.config, _train_examples(one.config))
     return "not finished" if (checkpoints.newest_step(one.folder) or 0) < planned else None
 
 
@@ -204,13 +203,12 @@ def _data(config: ConfigDict) -> tuple[Any, ...]:
     return config.dataset.name, config.dataset.path, resolve(config.dataset)[0].image_size
 
 
-def _steps_per_epoch(config: ConfigDict) -> float:
-    examples = _train_examples(json.dumps(config.dataset.to_dict()))
-    return examples / config.batch_size
+def _train_examples(config: ConfigDict) -> int:
+    return _examples_of(json.dumps(config.dataset.to_dict()))
 
 
 @functools.cache  # hundreds of fine-tunings share ten data sets
-def _train_examples(dataset: str) -> int:
+def _examples_of(dataset: str) -> int:
     return pipeline.describe(ConfigDict(json.loads(dataset))).train_examples
 
 
@@ -257,7 +255,8 @@ def _tasks(by_data: Mapping[tuple[Any, ...], dict[str, dict[int, FineTuning]]]) 
             if setting in by_setting
         }
         entry = catalog.get(data[0])
-        tasks.append(Task(titles[data], entry, data[2], _steps_per_epoch(config), ordered))
+        steps_per_epoch = _train_examples(config) / config.batch_size
+        tasks.append(Task(titles[data], entry, data[2], steps_per_epoch, ordered))
     names = catalog.names()
     return sorted(
         tasks,
