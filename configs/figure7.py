@@ -19,13 +19,7 @@ from jaxrobust import config as configs
 from jaxrobust.data import catalog
 
 ARCHITECTURES = ("resnet50", "alexnet")
-SETTINGS = {
-    "std": ("std",),
-    "adv": ("adv",),
-    "std+std": ("std", "std"),
-    "adv+adv": ("adv", "adv"),
-    "std+adv": ("std", "adv"),
-}
+SETTINGS = ("std", "adv", "std+std", "adv+adv", "std+adv")
 
 
 def get_config(selection: str = ""):
@@ -51,13 +45,13 @@ def get_config(selection: str = ""):
         f"{architecture}_{dataset}_{setting}": {
             "dataset": {"name": dataset},
             "pretrained": {
-                "backbones": tuple(f"runs/{architecture}_{run}/{run}" for run in backbones)
+                "backbones": tuple(f"runs/{architecture}_{run}/{run}" for run in setting.split("+"))
             },
         }
         for architecture in ARCHITECTURES
         if architecture in chosen or not set(chosen) & set(ARCHITECTURES)
         for dataset in catalog.PAPER
         if dataset in chosen or not set(chosen) & set(catalog.PAPER)
-        for setting, backbones in SETTINGS.items()
+        for setting in SETTINGS
     }
     return config

@@ -28,13 +28,7 @@ TASKS = {
     "texture_low": "textured_shapes/texture16",
     "texture_high": "textured_shapes/texture32",
 }
-SETTINGS = {
-    "std": ("std",),
-    "adv": ("adv",),
-    "std+std": ("std", "std"),
-    "adv+adv": ("adv", "adv"),
-    "std+adv": ("std", "adv"),
-}
+SETTINGS = ("std", "adv", "std+std", "adv+adv", "std+adv")
 
 
 def get_config(tasks: str = "both_low,both_high,digits"):
@@ -65,9 +59,11 @@ def get_config(tasks: str = "both_low,both_high,digits"):
         f"{task}_{setting}": {
             "dataset": {"name": TASKS[task]},
             # Each repeat starts from other trainings: see jaxrobust/fine_tuning.py.
-            "pretrained": {"backbones": tuple(f"runs/quickstart/{run}" for run in backbones)},
+            "pretrained": {
+                "backbones": tuple(f"runs/quickstart/{run}" for run in setting.split("+"))
+            },
         }
         for task in chosen
-        for setting, backbones in SETTINGS.items()
+        for setting in SETTINGS
     }
     return config

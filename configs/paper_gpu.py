@@ -20,6 +20,7 @@ def get_plan():
             for name, minutes in (("resnet50", 10), ("alexnet", 3))
         ],
         experiments=[
+            Experiment("cue_conflict", BOTH, minutes=0.3),
             Experiment("table1_robustness", BOTH, "--restarts 3", minutes=4),
             Experiment("figure2_sensitivity_maps", BOTH, "--tiles", minutes=2),
             Experiment("figure3_layer_visualization", BOTH, "--tiles", minutes=4),

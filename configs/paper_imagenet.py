@@ -7,33 +7,13 @@ Cost:    14 trainings of 90 epochs on ImageNet, then 300 fine-tunings. Not yet t
 Expect:  the figures of the paper's Tables 1 and 2
 """
 
-from experiments.report.plan import Experiment, Plan, Study
+from experiments.report.plan import Experiment, Plan, Study, backbones
+from jaxrobust.data import catalog
 
 # resnet101: one seed; Figures 8 to 12 show it.
 BOTH = ("table1",)
 ALL = ("table1", "resnet101_std", "resnet101_adv")
 DAY = 24 * 60.0
-
-
-def backbones():
-    """Figure 7's trainings are those of Table 1 here."""
-    kinds = {
-        "std": ("std",),
-        "adv": ("adv",),
-        "std+std": ("std", "std"),
-        "adv+adv": ("adv", "adv"),
-        "std+adv": ("std", "adv"),
-    }
-    from jaxrobust.data import catalog
-
-    return {
-        f"runs.{architecture}_{dataset}_{setting}.pretrained.backbones": tuple(
-            f"{{runs}}/table1/{architecture}_{run}" for run in runs
-        )
-        for architecture in ("resnet50", "alexnet")
-        for dataset in catalog.PAPER
-        for setting, runs in kinds.items()
-    }
 
 
 def get_plan():
@@ -45,7 +25,20 @@ def get_plan():
             Study("table1", "configs/table1.py", minutes=12 * DAY),
             Study("resnet101_std", "configs/resnet101_std.py", minutes=2 * DAY),
             Study("resnet101_adv", "configs/resnet101_adv.py", minutes=3 * DAY),
-            Study("figure7", "configs/figure7.py", backbones(), minutes=10 * DAY),
+            # Figure 7's backbones are the trainings of Table 1 here.
+            Study(
+                "figure7",
+                "configs/figure7.py",
+                {
+                    key: value
+                    for architecture in ("resnet50", "alexnet")
+                    for dataset in catalog.PAPER
+                    for key, value in backbones(
+                        f"{architecture}_{dataset}", f"{{runs}}/table1/{architecture}_*"
+                    ).items()
+                },
+                minutes=10 * DAY,
+            ),
         ],
         experiments=[
             Experiment("table1_robustness", BOTH, minutes=DAY),

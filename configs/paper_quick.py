@@ -5,7 +5,7 @@ Cost:    about an hour on two idle CPU cores, estimated from its parts; a second
 Expect:  report/index.html with the verdicts on the paper's claims; claim 1 holds
 """
 
-from experiments.report.plan import Experiment, Plan, Study
+from experiments.report.plan import Experiment, Plan, Study, backbones
 
 BOTH = ("quickstart", "quickstart_alexnet")
 SEEDS = (11, 12, 13)
@@ -20,9 +20,19 @@ def get_plan():
             Study("quickstart", "configs/quickstart.py", {"seeds": SEEDS}, minutes=7),
             Study("quickstart_alexnet", "configs/quickstart_alexnet.py", {"seeds": SEEDS}, 9),
             # The five settings of late fusion, started from the ResNets.
-            Study("figure7_quick", "configs/figure7_quick.py", minutes=21),
+            Study(
+                "figure7_quick",
+                "configs/figure7_quick.py",
+                {
+                    key: value
+                    for task in ("both_low", "both_high", "digits")
+                    for key, value in backbones(task, "{runs}/quickstart/*").items()
+                },
+                minutes=21,
+            ),
         ],
         experiments=[
+            Experiment("cue_conflict", BOTH, minutes=0.3),
             Experiment("table1_robustness", BOTH, "--restarts 3", minutes=6),
             Experiment("figure2_sensitivity_maps", BOTH, "--tiles", minutes=3),
             Experiment("figure3_layer_visualization", BOTH, "--tiles", minutes=5),

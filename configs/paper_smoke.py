@@ -5,17 +5,10 @@ Cost:    at most five minutes on two CPU cores
 Expect:  every stage done; what the networks have learnt in some steps decides no claim
 """
 
-from experiments.report.plan import Experiment, Plan, Study
+from experiments.report.plan import Experiment, Plan, Study, backbones
 
 SEEDS = (1, 2)
 RUNS = ("smoke",)
-SETTINGS = {
-    "std": ("std",),
-    "adv": ("adv",),
-    "std+std": ("std", "std"),
-    "adv+adv": ("adv", "adv"),
-    "std+adv": ("std", "adv"),
-}
 
 
 def get_plan():
@@ -43,17 +36,13 @@ def get_plan():
                 {
                     "seeds": (0,),
                     "epochs": 1.0,
-                    **{
-                        f"runs.digits_{setting}.pretrained.backbones": tuple(
-                            f"{{runs}}/smoke/{run}" for run in runs
-                        )
-                        for setting, runs in SETTINGS.items()
-                    },
+                    **backbones("digits", "{runs}/smoke/*"),
                 },
                 minutes=0.8,
             ),
         ],
         experiments=[
+            Experiment("cue_conflict", RUNS, "--pictures 3", 0.2),
             Experiment("table1_robustness", RUNS, "--steps 1 --restarts 1", 0.2),
             Experiment(
                 "figure2_sensitivity_maps",

@@ -4,7 +4,7 @@ Command: python -m jaxrobust.main --config=configs/quickstart_alexnet.py
 Cost:    six minutes of CPU time: about three on two idle CPU cores
 Expect:  per cent; defended at 8/255; cue conflict by shape / by texture; seed 1
          std  100.0 clean  21.2 defended   9.3 / 83.3
-         adv   91.8 clean  90.0 defended  44.8 / 32.8
+         adv   80.0 clean  83.9 defended  65.3 /  7.2
 """
 
 from jaxrobust import config as configs
@@ -13,7 +13,7 @@ from jaxrobust import config as configs
 def get_config():
     config = configs.default()
     config.dataset.name = "textured_shapes"
-    # Seeds 0 to 10 served to choose: here seed 1 the learning rate and the numbers of steps.
+    # Seeds 0 to 10 served to choose: here 1 to 3 the learning rate, the steps and the adversary.
     config.seeds = (11,)
     config.model = {"name": "alexnet_small", "dtype": "auto"}
     config.batch_size = 128
@@ -30,7 +30,9 @@ def get_config():
     config.runs = {
         "std": {},
         "adv": {
-            "attack": {"name": "pgd", "epsilon": 14 / 255, "step_size": 10 / 255, "steps": 2},
+            # At the quickstart's 14/255 this network still finds the texture, of 26/255: by shape
+            # 45, by texture 33 per cent.
+            "attack": {"name": "pgd", "epsilon": 20 / 255, "step_size": 14 / 255, "steps": 2},
             "steps": 800,
         },
     }

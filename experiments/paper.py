@@ -5,8 +5,8 @@
 trains what the config names (or reuses what is there), runs every experiment in a process of its
 own, and writes `<out>/index.html`: the paper's claims with the verdicts of this run, then every
 table and figure beside the paper's. It is one file that needs nothing else; its pictures and
-records also lie in `<out>/figures`, the claims in `<out>/claims.json`, what the stages have printed
-in `<out>/logs`.
+records also lie in `<out>/figures`, the claims in `<out>/claims.md` and `claims.json`, what the
+stages have printed in `<out>/logs`.
 
 It can be interrupted at any moment, in any way: the same command goes on. A stage is done again
 when what it depends on has changed: its arguments, its trainings, the library's code or its own. An
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import command
 from experiments.report import claims, page, plan, stages
 from jaxrobust.files import write_json, write_text
 
@@ -81,20 +82,22 @@ def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) 
     """Run the stages, write the page; the names of the stages that are not done at the end."""
     out = arguments.out
     runner = stages.Runner(chosen, out=out, runs=arguments.runs)
-    command = f"python -m experiments.paper --config={arguments.config} --out={out}"
+    made_by = f"python -m experiments.paper --config={arguments.config} --out={out}"
     with stages.lock(out):
 
         def write(outcomes: list[stages.Outcome]) -> None:
             records = runner.records()
             decided = claims.decide(records)
             write_json(out / "claims.json", {"claims": [claim.as_json() for claim in decided]})
+            heading = f"{chosen.title}: the paper's claims"
+            command.write_markdown(out / "claims.md", heading, [claims.as_markdown(decided)])
             text = page.render(
                 chosen,
                 decided,
                 records,
                 outcomes,
                 figures=out / stages.FIGURES,
-                command=command,
+                command=made_by,
             )
             write_text(out / "index.html", text)
 

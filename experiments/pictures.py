@@ -26,6 +26,8 @@ class Pictures:
       masks: bool (n, h, w), True inside the silhouette; None where the data set has none.
       class_names: one for each class.
       index: int32 (n,), positions in the split.
+      textures: int32 (n,), the class whose texture each image carries; None where the data set does
+        not say.
     """
 
     images: np.ndarray
@@ -33,6 +35,7 @@ class Pictures:
     masks: np.ndarray | None
     class_names: tuple[str, ...]
     index: np.ndarray
+    textures: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,7 +85,7 @@ def evaluation_pictures(
             f"{opened.dataset_name}, got {count}."
         )
     wanted = _evenly(count, opened.num_classes) if per_class else None
-    images, labels, index, turns = [], [], [], []
+    images, labels, index, turns, textures = [], [], [], [], []
     taken = np.zeros(opened.num_classes, int)
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     with pipeline.evaluation_batches(
@@ -99,6 +102,8 @@ def evaluation_pictures(
                 images.append(batch["image"][position])
                 labels.append(label)
                 index.append(batch["index"][position])
+                if "texture" in batch:
+                    textures.append(batch["texture"][position])
                 if len(images) == count:
                     break
             if len(images) == count:
@@ -118,6 +123,7 @@ def evaluation_pictures(
         masks=_masks(opened, HostTransform.create(opened, resolved, "none"), places),
         class_names=opened.class_names or tuple(map(str, range(opened.num_classes))),
         index=places,
+        textures=np.array(textures, np.int32)[order] if textures else None,
     )
 
 

@@ -244,3 +244,8 @@ def test_one_architecture_more():
     assert claim.verdict == "does not hold"
     assert others[0].verdicts == {NAME: NOT_MEASURED, "Other": NOT_MEASURED}
     assert claim.as_json()["verdict"] == "does not hold"
+    lines = claims.as_markdown([claim]).splitlines()
+    assert lines[0] == f"|  | claim | {NAME} | Other |"
+    assert lines[2] == "| 1 | Robustness costs clean accuracy | holds | does not hold |"
+    assert len(lines) == 3 + 1 + 2 + 2 * 2  # two measures of each network
+    assert lines[-2].startswith("| 1 | Other | clean top-1, % | 71.0 ± 1.0 | 81.0")

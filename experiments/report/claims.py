@@ -5,11 +5,11 @@ those of the records. A claim of which there is no record is "not measured".
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments import statistics
+from experiments import accuracies, statistics
 from experiments.report import claim_rows
 from experiments.report.claim_rows import NOT_MEASURED, Read
 
@@ -94,6 +94,26 @@ def decide(records: Records) -> list[Claim]:
                 rows += [Row(title, *line) for line in lines]
         claims.append(dataclasses.replace(claim, verdicts=verdicts, rows=rows))
     return claims
+
+
+def as_markdown(claims: Sequence[Claim]) -> str:
+    """The claims with their verdicts, then the measures behind each.
+
+    Args:
+      claims: decided.
+    """
+    titles = list(dict.fromkeys(title for claim in claims for title in claim.verdicts))
+    summary = [
+        [claim.number, claim.sentence, *(claim.verdicts.get(title, "") for title in titles)]
+        for claim in claims
+    ]
+    measures = [[claim.number, *dataclasses.astuple(row)] for claim in claims for row in claim.rows]
+    header = ["", "network", "measure", "STD (or the first)", "ADV (or the second)"]
+    header += ["difference [95 %]", "verdict"]
+    tables = ((["", "claim", *titles], summary), (header, measures))
+    return "\n\n".join(
+        accuracies.markdown_table(header, rows, left_columns=len(header)) for header, rows in tables
+    )
 
 
 _CLAIMS: list[tuple[Claim, Read]] = [

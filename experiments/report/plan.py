@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.fine_tunings import SETTINGS
+
 
 @dataclass(frozen=True)
 class Study:
@@ -95,6 +97,25 @@ class Plan:
                         f"{experiment.module} must examine studies of the plan, "
                         f"{', '.join(names[: len(self.studies)])}, got {study!r}."
                     )
+
+
+def backbones(task: str, folders: str) -> dict[str, tuple[str, ...]]:
+    """Overrides of a config of late fusion: where the backbones of a task's five settings are.
+
+    Args:
+      task: what the names of its runs begin with.
+      folders: of the backbones' trainings; "*" stands for std or adv.
+
+    Example:
+      >>> backbones("digits", "{runs}/quick/*")["runs.digits_std+adv.pretrained.backbones"]
+      ('{runs}/quick/std', '{runs}/quick/adv')
+    """
+    return {
+        f"runs.{task}_{setting}.pretrained.backbones": tuple(
+            folders.replace("*", run) for run in setting.split("+")
+        )
+        for setting in map(str.lower, SETTINGS)
+    }
 
 
 def load(path: str | Path) -> Plan:

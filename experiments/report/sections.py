@@ -212,6 +212,12 @@ def _sanity(title: str, found: Mapping[str, Any], folder: Path) -> str:
 
 SECTIONS: Sequence[Section] = (
     Section(
+        "cue_conflict",
+        "Shape or texture",
+        "Silhouette against texture: which one decides?",
+        "STD looks at texture, ADV at shape (measured in Table 2).",
+    ),
+    Section(
         "table1_robustness",
         "Table 1",
         "Table 1: accuracy, clean and attacked",
