@@ -16,6 +16,35 @@ from tests import tiny
 README = Path(__file__).parents[1] / "README.md"
 STAND_IN = "resnet18_small"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+# What runs each command: as it stands, or with other settings or a stand-in for what it needs.
+SMOKE = ".ci/run::configs/paper_smoke.py"
+RUN_BY = {
+    "pip install -e .": ".ci/run::--config=configs/quickstart.py",
+    "python -m jaxrobust.main --config=configs/quickstart.py --workdir=runs/quickstart": (
+        ".ci/run::--config=configs/quickstart.py"
+    ),
+    "python -m experiments.paper --config=configs/paper_quick.py --out=report": SMOKE,
+    'python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"': SMOKE,
+    "python -m jaxrobust.main --config=configs/figure7_quick.py": SMOKE,
+    "python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick": SMOKE,
+    "python -m jaxrobust.torch_weights resnet50.pth --model=resnet50 --workdir=runs/public": (
+        "tests/test_torch_weights_workdir.py::test_experiments_find_the_pair"
+    ),
+    "python -m jaxrobust.torch_weights imagenet_linf_4.pt --model=resnet50 --workdir=runs/public "
+    "--epsilon=4/255": "tests/test_torch_weights_workdir.py::test_experiments_find_the_pair",
+    "python -m experiments.figure4_first_layer --workdirs runs/public": (
+        "tests/test_torch_weights_workdir.py::test_experiments_find_the_pair"
+    ),
+    'pip install -e ".[prepare]"': "",  # TensorFlow: not part of the checks
+    "python -m jaxrobust.data.prepare imagenet2012": (
+        "tests/test_data_prepare.py::test_imagenet_is_refused_until_both_archives_are_there"
+    ),
+    "python -m jaxrobust.main --config=configs/resnet50_adv.py": (
+        "tests/test_imagenet.py::test_resnet50_adv_takes_real_steps_on_mock_imagenet"
+    ),
+    'pip install -e ".[test]"': ".ci/run::&& pytest",
+    "pytest": ".ci/run::&& pytest",
+}
 
 
 @pytest.fixture
@@ -91,3 +120,28 @@ def test_commands_name_configs_that_exist():
             value = configs.default()
             for part in key.split("."):
                 value = value[part]
+
+
+def test_every_command_is_run_somewhere():
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    commands = [
+        command.partition("  #")[0].strip()
+        for line in "".join(blocks).splitlines()
+        for command in line.split("&&")
+    ]
+    assert set(commands) == set(RUN_BY)
+    for place in filter(None, RUN_BY.values()):
+        path, _, what = place.partition("::")
+        text = (README.parent / path).read_text()
+        assert (f"def {what}(" if path.endswith(".py") else what) in text
+
+
+def test_links_lead_to_files_and_headings():
+    text = README.read_text()
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    for link in re.findall(r"\]\(([^)]*)\)", text):
+        if link.startswith("#"):
+            assert link[1:] in anchors, link
+        elif not link.startswith("https://"):
+            assert (README.parent / link).exists(), link
