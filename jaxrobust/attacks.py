@@ -245,6 +245,10 @@ def get(name: str) -> Callable:
 
     Raises:
       ValueError: for an unknown name.
+
+    Example:
+      >>> get("pgd") is pgd
+      True
     """
     return named.get("attack", ATTACKS, name)
 

@@ -168,6 +168,20 @@ def load(workdir: str | Path) -> Classifier:
     Raises:
       FileNotFoundError: when there is no such folder or no checkpoint in it.
       ValueError: when the workdir holds several runs or seeds; the sentence lists them.
+
+    Example:
+      >>> import tempfile
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import Classifier, checkpoints, models
+      >>> model = {"name": "resnet8_small", "num_classes": 10, "width": 4}
+      >>> classifier = Classifier.init(jax.random.key(0), models.create(**model), (32, 32, 3))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     description = {"model": model, "image_shape": [32, 32, 3]}
+      ...     checkpoints.write(folder, description, classifier.variables)
+      ...     loaded = checkpoints.load(folder)
+      >>> image = jnp.full((32, 32, 3), 0.5)
+      >>> bool((loaded(image) == classifier(image)).all())
+      True
     """
     folder = _only_run(Path(workdir))
     description = read_config(folder)

@@ -22,7 +22,14 @@ NOT_TRAINING = ("checkpoint", "log_every_seconds", "evaluation", "runs", "seeds"
 
 
 def default() -> ConfigDict:
-    """The paper's setting: ResNet-50 on ImageNet, standard training, SGD for 90 epochs."""
+    """The paper's setting: ResNet-50 on ImageNet, standard training, SGD for 90 epochs.
+
+    Example:
+      >>> from jaxrobust import config
+      >>> settings = config.default()
+      >>> settings.model.name, settings.batch_size, settings.epochs
+      ('resnet50', 256, 90.0)
+    """
     return ConfigDict(
         {
             # Named variations of this config; each value overrides parts of it.
@@ -91,6 +98,13 @@ def for_run(config: ConfigDict, run: str) -> ConfigDict:
 
     Raises:
       ValueError: when there is no such run, or it overrides a key that does not exist.
+
+    Example:
+      >>> from jaxrobust import config
+      >>> settings = config.default()
+      >>> settings.runs = {"std": {}, "adv": {"attack": {"name": "fgsm", "epsilon": 0.005}}}
+      >>> config.for_run(settings, "std").attack, config.for_run(settings, "adv").attack.name
+      (None, 'fgsm')
     """
     if run not in config.runs:
         raise ValueError(f"run must be one of {', '.join(config.runs)}, got {run!r}.")

@@ -309,6 +309,10 @@ def get(name: str) -> Callable:
 
     Raises:
       ValueError: for an unknown name.
+
+    Example:
+      >>> get("median_filter") is median_filter
+      True
     """
     return named.get("filter", FILTERS, name)
 

@@ -33,6 +33,13 @@ class Norm:
       steepest: `steepest(gradient, movable)` is the step of norm 1 that raises a function of
         this gradient the most; `movable` (bool, the gradient's shape) says which coordinates the
         box does not stop. A zero gradient gives a zero step.
+
+    Example:
+      >>> delta = jnp.array([3.0, -4.0])
+      >>> [float(get(name).measure(delta)) for name in ("linf", "l2", "l1")]
+      [4.0, 5.0, 7.0]
+      >>> [f"{value:.1f}" for value in get("l2").project(delta, 1.0)]
+      ['0.6', '-0.8']
     """
 
     name: str

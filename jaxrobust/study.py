@@ -111,6 +111,15 @@ def table(results: list[dict[str, Any]]) -> str:
 
     Both conventions of robustness stand side by side: `robust` counts all images, `defended` only
     those that are classified correctly when clean.
+
+    Example:
+      >>> clean = {"top1": 80.0, "top5": 99.0, "n": 1000}
+      >>> print(table([{"run": "std", "seed": 0, "step": 10, "clean": clean, "attacks": []}]))
+           clean
+           top-1  top-5
+      -----------------
+      std   80.0   99.0
+      per cent of 1000 images; robust: of all, defended: of those that are right when clean
     """
     rows: dict[str, list[dict]] = {}
     for entry in results:

@@ -193,6 +193,20 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
       ValueError: when the config is wrong or the folder holds another config's run.
       NotFinite: when the loss becomes NaN or infinite.
       TrainingStopped: after an interrupt or SIGTERM, when the state has been saved.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxrobust import checkpoints, config, train
+      >>> settings = config.default()
+      >>> settings.dataset.name = "digits"
+      >>> settings.model = {"name": "resnet8_small", "width": 4}
+      >>> settings.epochs, settings.steps, settings.batch_size = None, 2, 8
+      >>> settings.attack = {"name": "fgsm", "epsilon": 8 / 255}
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     settings.dataset.data_dir = f"{folder}/data"
+      ...     trained = train.train(settings, f"{folder}/run")
+      ...     checkpoints.newest_step(f"{folder}/run")
+      2
     """
     configs.check(config)
     if len(config.runs) != 1:

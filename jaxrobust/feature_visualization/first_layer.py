@@ -30,6 +30,14 @@ def first_layer_filters(
     Raises:
       TypeError: when the classifier is no Classifier.
       ValueError: when it has no convolution, or no BatchNorm directly after the first one.
+
+    Example:
+      >>> import jax
+      >>> from jaxrobust import Classifier, feature_visualization, models
+      >>> model = models.create("resnet8_small", num_classes=10)
+      >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
+      >>> feature_visualization.first_layer_filters(classifier, (32, 32, 3)).shape
+      (16, 3, 3, 3)
     """
     if not isinstance(classifier, Classifier):
         raise TypeError(

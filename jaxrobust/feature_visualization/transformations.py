@@ -22,6 +22,12 @@ class Jitter:
     Attributes:
       pixels: the largest shift, at least 1.
       fill: pixel value around the image; None repeats the image.
+
+    Example:
+      >>> image = jnp.arange(4.0).reshape(1, 4, 1)
+      >>> shifted = Jitter(pixels=1)(jax.random.key(1), image)
+      >>> sorted(shifted.ravel().tolist())
+      [0.0, 1.0, 2.0, 3.0]
     """
 
     pixels: int
@@ -51,6 +57,11 @@ class RandomScale:
       low: the smallest factor, above 0; below 1 it shrinks.
       high: the largest factor.
       fill: pixel value around the image; None repeats the image.
+
+    Example:
+      >>> image = jnp.full((4, 4, 1), 0.25)
+      >>> RandomScale(1.5, 2.0)(jax.random.key(0), image).tolist() == image.tolist()
+      True
     """
 
     low: float
@@ -76,6 +87,12 @@ class RandomRotate:
     Attributes:
       degrees: the largest angle, above 0 and up to 180.
       fill: pixel value around the image; None repeats the image.
+
+    Example:
+      >>> image = jnp.full((4, 4, 1), 0.25)
+      >>> rotated = RandomRotate(degrees=10.0, fill=0.25)(jax.random.key(0), image)
+      >>> rotated.tolist() == image.tolist()
+      True
     """
 
     degrees: float

@@ -39,7 +39,13 @@ _COUNTS = ("num_classes", "width", "hidden", "widening", "stem_stride")
 
 
 def names() -> tuple[str, ...]:
-    """The names that `create` knows, in alphabetical order."""
+    """The names that `create` knows, in alphabetical order.
+
+    Example:
+      >>> from jaxrobust import models
+      >>> [name for name in models.names() if name.startswith("alexnet")]
+      ['alexnet', 'alexnet_small']
+    """
     return tuple(sorted(_REGISTRY))
 
 

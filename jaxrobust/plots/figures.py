@@ -71,6 +71,15 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     Raises:
       ValueError: when the ending is no format that matplotlib writes.
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> from jaxrobust import plots
+      >>> figure = plots.grid(np.zeros((1, 2, 8, 8, 3)), column_titles=["STD", "ADV"])
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plots.save(figure, f"{folder}/figures/maps.png").exists()
+      True
     """
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower()

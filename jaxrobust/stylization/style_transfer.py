@@ -127,6 +127,17 @@ def stylize(
             strength is no single number.
         ValueError: When the images do not fit each other or the networks, are too small or leave
             [0, 1], or the strength does.
+
+    Example:
+        >>> import jax
+        >>> from jaxrobust import Classifier, models, stylization
+        >>> model = models.create("vgg11_small", num_classes=10)
+        >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
+        >>> encoder = stylization.vgg_encoder(classifier, layer="relu2_1")
+        >>> decoder = stylization.mirrored_decoder(encoder, jax.random.key(1))
+        >>> images = jax.random.uniform(jax.random.key(2), (2, 32, 32, 3))
+        >>> stylization.stylize(encoder, decoder, images, images[0], strength=0.5).shape
+        (2, 32, 32, 3)
     """
     images = checks.check_images(images)
     style_images = checks.check_images(style_images)

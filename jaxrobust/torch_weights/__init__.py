@@ -182,6 +182,19 @@ def save(classifier: Classifier, path: str | Path) -> None:
     Raises:
       TypeError: when it is another network.
       ValueError: for another ending.
+
+    Example:
+      >>> import tempfile
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import Classifier, models, torch_weights
+      >>> model = models.create("resnet8_small", num_classes=10)
+      >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     torch_weights.save(classifier, f"{folder}/network.safetensors")
+      ...     opened = torch_weights.load(f"{folder}/network.safetensors", "resnet8_small")
+      >>> image = jnp.full((32, 32, 3), 0.5)
+      >>> bool((opened(image) == classifier(image)).all())
+      True
     """
     path = Path(path)
     if path.suffix != ".safetensors":
