@@ -9,6 +9,8 @@ Expect:  not yet measured by us; at 32 px, STD decides by texture and ADV by sha
 from jaxrobust import config as configs
 
 LEARNING_RATES = {"resnet50": 0.1, "alexnet": 0.03}
+# Of 255 levels, and the step: as at 32 px, where AlexNet finds the texture under the smaller one.
+ADVERSARIES = {"resnet50": (14, 10), "alexnet": (20, 14)}
 
 
 def get_config(architecture: str = "resnet50"):
@@ -16,6 +18,7 @@ def get_config(architecture: str = "resnet50"):
         raise ValueError(
             f"After the colon stands one of {', '.join(LEARNING_RATES)}, got {architecture!r}."
         )
+    epsilon, step_size = (value / 255 for value in ADVERSARIES[architecture])
     config = configs.default()
     config.dataset.name = "textured_shapes/shape224"
     # Seeds 0 to 10 served to choose the parameters of the data set's generator.
@@ -33,7 +36,7 @@ def get_config(architecture: str = "resnet50"):
     config.runs = {
         "std": {},
         "adv": {
-            "attack": {"name": "pgd", "epsilon": 14 / 255, "step_size": 10 / 255, "steps": 2},
+            "attack": {"name": "pgd", "epsilon": epsilon, "step_size": step_size, "steps": 2},
             "epochs": 20.0,
         },
     }
