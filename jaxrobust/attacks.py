@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxrobust import named, norms
 from jaxrobust.batching import per_image
-from jaxrobust.checks import check_count, check_number
+from jaxrobust.checks import check_count, check_number, is_concrete
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -57,6 +57,11 @@ def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restar
     norms.get(norm)
     _resolve_loss(loss)
     check_number("epsilon", epsilon)
+    if norm == "linf" and is_concrete(epsilon) and epsilon > 1:
+        raise ValueError(
+            f"epsilon must be at most 1 in linf, as pixels are in [0, 1], got {float(epsilon):g}: "
+            "divide levels by 255."
+        )
     if step_size is not None:
         check_number("step_size", step_size)
     for name, value in (("steps", steps), ("restarts", restarts)):
@@ -119,7 +124,7 @@ def pgd(
       images: (h, w, c) or (n, h, w, c) in [0, 1].
       labels: () or (n,) integers: the true classes, or with `targeted` the wanted ones.
       key: one key, or one for each image; needed for `random_start`.
-      epsilon: radius of the ball, in pixel units, at least 0.
+      epsilon: radius of the ball, in pixel units, at least 0; in l_inf at most 1.
       step_size: length of a step in the norm, in pixel units. None: 1.5 epsilon / steps, the
         evaluation protocol's; in l_1, where a step moves few pixels, epsilon.
       steps: gradient steps, at least 1.
@@ -128,6 +133,7 @@ def pgd(
       random_start: start uniformly in the ball (clipped to the box) rather than at the image.
       loss: "cross_entropy", "margin" or a function of (logits (k,), label).
       targeted: lower the loss of the given label instead of raising it.
+      batch_size: images at once on each device; None: all.
 
     Returns:
       Images of the same shape, within `epsilon` of the originals and inside [0, 1].
@@ -201,13 +207,14 @@ def fgsm(
       classifier: callable pytree from one image to logits (k,).
       images: (h, w, c) or (n, h, w, c) in [0, 1].
       labels: () or (n,) integers: the true classes, or with `targeted` the wanted ones.
-      epsilon: radius of the ball, in pixel units, at least 0.
+      epsilon: radius of the ball, in pixel units, at least 0; in l_inf at most 1.
       key: needed for `random_start`.
       random_start: start uniformly in the ball, as "fast" adversarial training does.
       step_size: `epsilon` when None; Wong et al. 2020 take 1.25 epsilon after a random start.
       norm: "linf" (the sign of the gradient), "l2" or "l1".
       loss: "cross_entropy", "margin" or a function of (logits (k,), label).
       targeted: lower the loss of the given label instead of raising it.
+      batch_size: images at once on each device; None: all.
 
     Returns:
       Images of the same shape, within `epsilon` of the originals and inside [0, 1].

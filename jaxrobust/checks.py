@@ -55,7 +55,8 @@ def num_classes(classifier: Callable, image_shape: tuple[int, ...], dtype: Any =
     except Exception as error:
         error.add_note(
             f"jaxrobust called the classifier with one image of shape {tuple(image_shape)}; "
-            "wrap a model that expects a batch with as_classifier(apply, variables, batched=True)."
+            "wrap a model that expects a batch with as_classifier(apply, variables, batched=True), "
+            "one that wants further arguments, as train=False, with functools.partial."
         )
         raise
     if getattr(logits, "ndim", None) != 1:

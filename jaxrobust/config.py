@@ -66,7 +66,7 @@ def default() -> ConfigDict:
                 "factor": 0.1,
                 "warmup": 0.0,
             },
-            # None: standard training. Else {"name": "fgsm" | "pgd", options of that attack}.
+            # None: standard training. Else {"name": one of attacks.ATTACKS, options of it}.
             "attack": None,
             "adversarial_share": 1.0,  # of each batch that is attacked
             # BatchNorm inside the attack: running averages, or the batch's own statistics (then

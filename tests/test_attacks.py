@@ -49,7 +49,7 @@ def norms_of(delta, norm):
 @pytest.mark.parametrize(("norm", "epsilon"), BALLS)
 @pytest.mark.parametrize("attack", ["fgsm", "pgd"])
 def test_results_lie_in_ball_and_box(attack, norm, epsilon):
-    options = {"steps": 4, "restarts": 2} if attack == "pgd" else {"random_start": True}
+    options = {"fgsm": {"random_start": True}, "pgd": {"steps": 4, "restarts": 2}}[attack]
     # Dark and bright images, so that the box binds.
     x = jnp.clip(2 * images() - 0.5, 0, 1)
     result = attacks.get(attack)(
@@ -245,6 +245,7 @@ def test_models_that_the_project_did_not_write(kind):
 
 BAD_INPUT = {
     "negative epsilon": (dict(epsilon=-0.1), ValueError, "epsilon must be a finite number"),
+    "epsilon in levels": (dict(epsilon=8), ValueError, "divide levels by 255"),
     "nan epsilon": (dict(epsilon=float("nan")), ValueError, "epsilon must be a finite number"),
     "zero steps": (dict(steps=0), ValueError, "steps must be a whole number of at least 1, got 0"),
     "zero restarts": (dict(restarts=0), ValueError, "restarts must be a whole number"),

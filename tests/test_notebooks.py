@@ -8,11 +8,17 @@ What a cell ends with is drawn, as Jupyter would.
 import ast
 import importlib.util
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
+
+from jaxrobust import Classifier, models, torch_weights
+from tests import tiny
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -104,6 +110,35 @@ def test_all_run_from_top_to_bottom(data_dir, tmp_path, monkeypatch, capsys, qui
     assert set(jax.tree.leaves(names["distance"])) == {0.0}
 
 
+@pytest.mark.slow
+def test_look_inside_takes_a_network_and_a_picture_of_ones_own(
+    tmp_path, monkeypatch, quickly_compiled
+):
+    monkeypatch.chdir(tmp_path)
+    model = models.create("resnet8_small", num_classes=2)
+    drawn = Classifier(model, tiny.drawn_variables(model, (48, 48, 3)))
+    torch_weights.save(drawn, "mine.safetensors")
+    # As a telephone writes it: dark on the left, and to be turned a quarter clockwise.
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[:, 40:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save("mine.jpg", exif=exif)
+    own = {
+        "sources": {"mine": "mine.safetensors"},
+        "architecture": "resnet8_small",
+        "image_size": 48,
+        "picture": "mine.jpg",
+        "label": 1,
+    }
+    names, drawn = run_notebook("look_inside", SMALL["look_inside"] | own)
+    assert drawn == 7
+    assert names["images"].shape == (1, 48, 48, 3)
+    assert names["images"][0, :20].max() < 0.1  # dark above
+    assert names["images"][0, -20:].min() > 0.9
+    assert names["classes"] == [1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_holds_no_outputs_and_one_cell_of_parameters(name):
     for cell in cells(name):
@@ -130,7 +165,8 @@ def test_installs_itself_where_it_is_missing(name, monkeypatch):
     source = "".join(cells(name)[1]["source"])
     called = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: called.append(command))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="install_from"):
         run(source, {"install_from": None}, name)
     assert called == []

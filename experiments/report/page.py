@@ -66,6 +66,12 @@ def render(
     """
     by_name = {outcome.name: outcome for outcome in outcomes}
     shown = [section for section in sections.SECTIONS if section.experiment in by_name]
+    known = {section.experiment for section in shown}
+    shown += [
+        sections.Section(experiment.module, experiment.title, experiment.title)
+        for experiment in plan.experiments
+        if experiment.module not in known
+    ]
     content = [
         _problems(outcomes),
         _claims(claims),

@@ -32,14 +32,14 @@ class Section:
       experiment: its module.
       short: for the navigation.
       title: of the section.
-      paper: what the paper shows or says.
+      paper: what the paper shows or says; empty where it says nothing.
       build: HTML of one architecture, besides figures and Markdown.
     """
 
     experiment: str
     short: str
     title: str
-    paper: str
+    paper: str = ""
     build: Build | None = None
 
 
@@ -47,10 +47,9 @@ def render(
     section: Section, record: Mapping[str, Any] | None, outcome: Outcome, folder: Path
 ) -> str:
     """The HTML of a section; of an experiment that is not done, why."""
-    parts = [
-        f'<section id="{section.experiment}"><h2>{escape(section.title)}</h2>',
-        f'<p class="paper-says">The paper: {escape(section.paper)}</p>',
-    ]
+    parts = [f'<section id="{section.experiment}"><h2>{escape(section.title)}</h2>']
+    if section.paper:
+        parts.append(f'<p class="paper-says">The paper: {escape(section.paper)}</p>')
     if record is None:
         parts.append(not_done(outcome))
     else:

@@ -85,7 +85,10 @@ def instructions(name: str, *, data_dir: str | None = None) -> str:
 def prepared(*, data_dir: str | None = None) -> dict[str, pathlib.Path | None]:
     """Folders of all data sets that can be prepared; None for those that are not."""
     own = [config.name for config in TexturedShapes.BUILDER_CONFIGS]
-    names = [*catalog.PAPER, *(f"textured_shapes/{config}" for config in own), "digits"]
+    others = [
+        name for name in catalog.names() if catalog.get(name).embedded and name != "textured_shapes"
+    ]
+    names = [*catalog.PAPER, *(f"textured_shapes/{config}" for config in own), *others]
     folders = {}
     for name in names:
         config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))

@@ -97,7 +97,8 @@ def smoothgrad(
         `batching.PIXELS_AT_ONCE`, 32 at 224 x 224.
 
     Returns:
-      Maps of the images' shape.
+      Maps of the images' shape, in the units of `method`'s; squares of them for mean_square and
+      variance.
 
     Raises:
       TypeError, ValueError: for images, labels, key or options that are not what is said above.
@@ -201,7 +202,8 @@ def integrated_gradients(
         `batching.PIXELS_AT_ONCE`, 32 at 224 x 224.
 
     Returns:
-      Maps of the images' shape.
+      Maps of the images' shape, in logits per unit of pixel value; in logits with
+      `multiply_by_input`.
 
     Raises:
       TypeError, ValueError: for images, labels or options that are not what is said above; without

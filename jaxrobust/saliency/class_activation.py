@@ -52,7 +52,8 @@ def grad_cam(
       batch_size: images at once on each device; None: all.
 
     Returns:
-      Maps of the images' shape, at least 0, equal in all channels.
+      Maps of the images' shape, at least 0, equal in all channels, in no fixed unit (they are not
+      scaled to 1).
 
     Raises:
       TypeError, ValueError: for images, labels or a classifier that are not what is said above; for

@@ -93,7 +93,7 @@ def guided_backprop(
       batch_size: images at once on each device; None: all.
 
     Returns:
-      Maps of the images' shape.
+      Maps of the images' shape, in logits per unit of pixel value, by the guided rule.
 
     Raises:
       TypeError, ValueError: for images, labels or a classifier that are not what is said above; for
