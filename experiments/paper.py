@@ -9,12 +9,12 @@ records also lie in `<out>/figures`, the claims in `<out>/claims.md` and `claims
 stages have printed in `<out>/logs`.
 
 It can be interrupted at any moment, in any way: the same command goes on. A stage is done again
-when what it depends on has changed: its arguments, its trainings, the library's code or its own. An
-experiment that fails is named in the report; the others are not lost.
+when what it depends on has changed: of a training its config and the trainings that it starts from,
+of an experiment its arguments, its trainings and the code. An experiment that fails is named in the
+report; the others are not lost.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,22 +54,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only",
         nargs="*",
-        default=[],
         metavar="STAGE",
         help="run these only; without any, run nothing and write the page anew",
     )
-    given = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     try:
         chosen = plan.load(arguments.config)
         names = [stage.name for stage in (*chosen.studies, *chosen.experiments)]
-        unknown = [name for name in arguments.only if name not in names]
+        unknown = [name for name in arguments.only or () if name not in names]
         if unknown:
             raise ValueError(f"--only must name some of {', '.join(names)}, got {unknown[0]}.")
-        only = [name for name in names if name in arguments.only]
-        if any(each.startswith("--only") for each in given) and not only:
-            only = [""]
-        failed = make(chosen, arguments, only)
+        failed = make(chosen, arguments, names if arguments.only is None else arguments.only)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{error}\n")
     except KeyboardInterrupt:
@@ -79,10 +74,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) -> list[str]:
-    """Run the stages, write the page; the names of the stages that are not done at the end."""
+    """Run the stages, write the page; the names of those of `only` that are not done at the end."""
     out = arguments.out
     runner = stages.Runner(chosen, out=out, runs=arguments.runs)
     made_by = f"python -m experiments.paper --config={arguments.config} --out={out}"
+    if arguments.runs != Path("runs"):
+        made_by += f" --runs={arguments.runs}"
     with stages.lock(out):
 
         def write(outcomes: list[stages.Outcome]) -> None:
@@ -106,7 +103,7 @@ def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) 
     for claim in claims.decide(runner.records()):
         print(f"claim {claim.number:3} {claim.verdict:14} {claim.sentence}")
     print(f"\nWrote {out / 'index.html'}")
-    return [outcome.name for outcome in outcomes if outcome.status != "done"]
+    return [one.name for one in outcomes if one.name in only and one.status != "done"]
 
 
 if __name__ == "__main__":

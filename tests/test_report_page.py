@@ -73,7 +73,7 @@ def made(tmp_path, **changes):
             EVIL: {
                 "pairs": [{"seed": 11}, {"seed": 12}],
                 "dataset": "textured_shapes",
-                "attacks": {"8/255": {"steps": 10}},
+                "attacks": {"8/255": {"steps": 10, "restarts": 1}},
                 "accuracies": {run: {"clean": sides, "8/255": sides} for run in ("std", "adv")},
                 "claim": {
                     "clean": {"std_minus_adv": change, "verdict": "holds"},

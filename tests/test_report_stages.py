@@ -2,6 +2,7 @@ import doctest
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_an_experiment_without_its_trainings_is_not_run(tmp_path, capsys):
     chosen = Plan("", "", [Study("work", "configs/x.py")], [Experiment("a", ["work"], "well")])
     runner = Made(chosen, out=tmp_path, runs=tmp_path / "runs")
     runner.run(lambda outcomes: None, only=["a"])
-    assert runner.outcomes()[1].reason == "its trainings are missing: work"
+    assert runner.outcomes()[1].reason == "its trainings are not done: work"
     assert "a: NOT RUN" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
 
@@ -119,8 +120,6 @@ def test_a_killed_call_takes_its_child_along_and_goes_on(tmp_path):
 
 
 def test_arguments_name_trainings_and_the_folder_of_figures(tmp_path, monkeypatch):
-    folder = tmp_path / "runs" / "work" / "std" / "seed0"
-    (folder / "checkpoints" / "30").mkdir(parents=True)
     chosen = Plan(
         "",
         "",
@@ -128,6 +127,7 @@ def test_arguments_name_trainings_and_the_folder_of_figures(tmp_path, monkeypatc
         [Experiment("figure0", ["work"], "--images 3")],
     )
     runner = stages.Runner(chosen, out=tmp_path / "out", runs=tmp_path / "runs")
+    monkeypatch.setattr(runner, "_stamped", lambda stage: isinstance(stage, Study))
     study, experiment = (shlex.split(outcome.command) for outcome in runner.outcomes())
     assert study == [
         "python",
@@ -196,6 +196,75 @@ def test_wrong_plans(tmp_path, text, message):
 
 def test_examples():
     assert doctest.testmod(stages).failed == 0
+
+
+# A training's process: leaves a checkpoint, and fails half-way when it is told to.
+TRAINING = """
+import sys
+from pathlib import Path
+out, name, workdir, what = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+with open(out / "ran", "a") as file:
+    file.write(name + "\\n")
+steps = "5" if what.exists() and what.read_text() == name else "10"
+(workdir / "std/seed0/checkpoints" / steps).mkdir(parents=True, exist_ok=True)
+sys.exit(9 if steps == "5" else 0)
+"""
+
+
+class Trained(Made):
+    """Trainings are `TRAINING`; the one named in the file `fails` fails."""
+
+    def _arguments(self, stage):
+        if not isinstance(stage, Study):
+            return super()._arguments(stage)
+        workdir, fails = self.runs / stage.name, self.out / "fails"
+        return ["-c", TRAINING, str(self.out), stage.name, str(workdir), str(fails)]
+
+
+def test_what_was_trained_half_way_decides_nothing(tmp_path):
+    chosen = Plan(
+        "",
+        "",
+        [
+            Study("base", "configs/x.py"),
+            Study("fused", "configs/y.py", {"backbones": ("{runs}/base/std",)}),
+        ],
+        [Experiment("a", ["base"], "well"), Experiment("b", ["fused"], "well")],
+    )
+
+    def go():
+        (tmp_path / "ran").write_text("")
+        runner = Trained(chosen, out=tmp_path, runs=tmp_path / "runs")
+        runner.run(lambda outcomes: None)
+        return [one.status for one in runner.outcomes()], (tmp_path / "ran").read_text().split()
+
+    (tmp_path / "fails").write_text("base")
+    assert go() == (["failed", "missing", "missing", "missing"], ["base"])
+    (tmp_path / "fails").write_text("fused")
+    assert go() == (["done", "failed", "done", "missing"], ["base", "fused", "a"])
+    (tmp_path / "fails").unlink()
+    assert go() == (["done"] * 4, ["fused", "b"])
+    assert go() == (["done"] * 4, [])
+    # Trained anew: what started from it is asked for again, and leaves what lies there already.
+    shutil.rmtree(tmp_path / "runs/base")
+    assert go() == (["done"] * 4, ["base", "fused", "a"])
+
+
+def test_a_kill_between_record_and_stamp_leaves_no_earlier_stamp(tmp_path, monkeypatch):
+    run(tmp_path, a="well")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "write_json", lambda path, value: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path, a="well too")
+    assert run(tmp_path, a="well")[1] == ["a"]
+
+
+def test_a_damaged_picture_is_made_again_and_a_moved_folder_is_not(tmp_path):
+    run(tmp_path / "one", a="well", b="well")
+    (tmp_path / "one/figures/b.png").write_text("pict")
+    assert run(tmp_path / "one", a="well", b="well")[1] == ["b"]
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert run(tmp_path / "two", a="well", b="well")[1] == []
 
 
 def test_a_damaged_note_counts_as_none(tmp_path):

@@ -5,6 +5,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments import statistics
+from experiments.report import markup
 
 NOT_MEASURED = "not measured"
 RUNS = ("std", "adv")
@@ -16,7 +17,8 @@ def claim_1(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
     """Of table1_robustness."""
     claim, measured = found["claim"], found["accuracies"]
     radius, attack = next(iter(found["attacks"].items()))
-    pgd = f"accuracy under PGD, ε = {radius} (as in training), {attack['steps']} steps"
+    steps, restarts = (_counted(attack[name], name[:-1]) for name in ("steps", "restarts"))
+    pgd = f"accuracy under PGD, ε = {radius} (as in training), {steps}, {restarts}"
     lines = []
     for title, half, name, metric, difference, sign in (
         ("clean top-1", "clean", "clean", "top1", "std_minus_adv", "STD − ADV "),
@@ -34,8 +36,8 @@ def claim_2(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
     for name in ("vanilla_gradient", "loss_gradient", "guided_backprop"):
         measures = found["methods"].get(name, {}).get("measures", {})
         for measure, title in (
-            ("spectral_centroid", "spectral centroid of the map"),
-            ("band_share", "energy along the silhouette"),
+            ("spectral_centroid", "spectral centroid of the map, cycles/pixel"),
+            ("band_share", "share of the map's energy along the silhouette"),
         ):
             if measure in measures:
                 one = measures[measure]
@@ -74,7 +76,7 @@ def claim_4(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
     for style, title in (("paper", "plain images"), ("regularized", "regularised images")):
         deepest = found["styles"].get(style, {}).get("deepest_third", {"differences": {}})
         for measure, what in (
-            ("spectral_centroid", "spectral centroid"),
+            ("spectral_centroid", "spectral centroid, cycles/pixel"),
             ("chroma_energy", "colour energy above half Nyquist"),
         ):
             if measure not in deepest["differences"]:
@@ -209,8 +211,12 @@ def _spread(values: Iterable[float | None], digits: int = 1) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    mean = f"{fmean(known):.{digits}f}"
-    return mean if len(known) == 1 else f"{mean} ± {stdev(known):.{digits}f}"
+    mean = markup.number(fmean(known), digits)
+    return mean if len(known) == 1 else f"{mean} ± {markup.number(stdev(known), digits)}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _points(change: Mapping[str, Any]) -> str:

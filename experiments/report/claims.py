@@ -1,7 +1,8 @@
 """The paper's claims, decided: what the experiments' records say of each, as rows of one table.
 
-Nothing is measured here, and no rule is made: the differences, their intervals and the verdicts are
-those of the records. A claim of which there is no record is "not measured".
+Nothing is measured here: the differences, their intervals and the verdicts are those of the records
+(which form of several decides claims 3, 3b and 4 stands in `claim_rows`). A claim of which there is
+no record is "not measured".
 """
 
 import dataclasses

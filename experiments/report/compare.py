@@ -79,9 +79,10 @@ def maps(title: str, found: Mapping[str, Any], folder: Path) -> str:
         measures = found["methods"][name]["measures"]
         rows = []
         for run, text in RUNS.items():
-            values = [f"spectral centroid {measures['spectral_centroid'][run]:.3f} cycles/pixel"]
+            centroid = markup.number(measures["spectral_centroid"][run])
+            values = [f"spectral centroid {centroid} cycles/pixel"]
             if "band_share" in measures:
-                values.append(f"along the silhouette {measures['band_share'][run]:.0%}")
+                values.append(f"along the silhouette {markup.number(measures['band_share'][run])}")
             heading = f"{text}: {', '.join(values)}"
             alt = f"{method_title(name)} of {text} for {classes}"
             rows.append(strip(folder / runs[run], heading, alt, run=run))
@@ -102,7 +103,7 @@ def depth(title: str, found: Mapping[str, Any], folder: Path) -> str:
             rows = [
                 strip(
                     folder / layer["tiles"][run],
-                    f"{text}: spectral centroid {centroid[run]:.3f}",
+                    f"{text}: spectral centroid {markup.number(centroid[run])} cycles/pixel",
                     f"Images that maximise filters of conv {number} of {text}",
                     run=run,
                 )
@@ -138,6 +139,7 @@ def _bars(level: Mapping[str, Any]) -> str:
         mean = level[run]["mean"]
         rows.append(
             f'<span class="{run}">{text}</span><span class="track"><span class="fill {run}" '
-            f'style="display:block;width:{mean:.1f}%"></span></span><span>{mean:.1f} %</span>'
+            f'style="width:{mean:.1f}%"></span></span><span>{mean:.1f} %</span>'
         )
-    return f'<div class="bars" aria-label="Top-1 accuracy">{"".join(rows)}</div>'
+    title = '<p class="strip-title">Top-1 accuracy, mean over seeds</p>'
+    return f'{title}<div class="bars">{"".join(rows)}</div>'

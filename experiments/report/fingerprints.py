@@ -11,28 +11,33 @@ from typing import Any
 
 import jaxrobust
 from jaxrobust import checkpoints
+from jaxrobust.data import prepare
 
 _LIBRARY = Path(jaxrobust.__file__).parent
 _EXPERIMENTS = Path(__file__).parents[1]
 _LIBRARIES = ("jax", "flax", "matplotlib", "numpy")
 
 
-def of_training(command: Sequence[str], config: str, workdir: Path) -> dict[str, Any]:
-    """Of a study that has been trained: what was asked for, and what lies there."""
+def of_training(command: Sequence[str], config: str, started: Iterable[Path]) -> dict[str, Any]:
+    """Of a study: what is asked for, and the trainings that it starts from."""
     return {
         "command": list(command),
         "config": digest([Path(config.partition(":")[0]), _LIBRARY / "config.py"]),
-        "trainings": trainings(workdir),
+        "starts_from": [trainings(workdir) for workdir in started],
     }
 
 
-def of_experiment(command: Sequence[str], module: str, workdirs: Iterable[Path]) -> dict[str, Any]:
-    """Of an experiment: its arguments, its trainings, its code and the library's."""
+def of_experiment(command: Sequence[str], module: str, workdirs: Sequence[Path]) -> dict[str, Any]:
+    """Of an experiment: its arguments, its trainings, its code and the library's.
+
+    One without trainings is on the data sets themselves: which are prepared, and when they were.
+    """
     return {
         "command": list(command),
         "code": digest([*_library_files(), *sources(module)]),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
-        "trainings": {str(workdir): trainings(workdir) for workdir in workdirs},
+        "trainings": {workdir.name: trainings(workdir) for workdir in workdirs},
+        "prepared": _prepared() if not workdirs else None,
     }
 
 
@@ -46,6 +51,11 @@ def trainings(workdir: Path) -> dict[str, list[Any]]:
             name = str(folder.relative_to(workdir))
             found[name] = [step, written, digest([folder / "config.json"])]
     return dict(sorted(found.items()))
+
+
+def _prepared() -> dict[str, int | None]:
+    folders = prepare.prepared()
+    return {name: folder and folder.stat().st_mtime_ns for name, folder in folders.items()}
 
 
 def sources(module: str) -> list[Path]:

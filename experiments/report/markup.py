@@ -52,6 +52,19 @@ def table(
     )
 
 
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with so many decimals; with significant digits where those would be all zero.
+
+    Example:
+      >>> number(0.1234), number(0.00001234), number(0.0), number(None)
+      ('0.123', '1.23e-05', '0.000', '–')
+    """
+    if value is None:
+        return "–"
+    small = 0 < abs(value) < 0.5 * 10**-digits
+    return f"{value:.3g}" if small else f"{value:.{digits}f}"
+
+
 def image(path: Path, alt: str, *, kind: str = "") -> str:
     """A picture, inside the page.
 

@@ -15,5 +15,7 @@ for (const compare of document.querySelectorAll(".compare")) {
     input.addEventListener("input", () => show(Number(input.value)));
   }
   controls.hidden = false;
-  show(Number(inputs[0].type === "range" ? inputs[0].value : 0));
+  // A browser may have kept what was chosen before the page was loaded again.
+  const chosen = Math.max(0, inputs.findIndex((input) => input.checked));
+  show(inputs[0].type === "range" ? Number(inputs[0].value) : chosen);
 }

@@ -1,7 +1,7 @@
 """What a report consists of: trainings and experiments, as a config of `experiments.paper` has it.
 
-A file `configs/paper_*.py` defines `get_plan()`, which returns a `Plan`; its docstring stands in
-the report. In overrides and arguments the text "{runs}" stands for the folder of the trainings.
+A file `configs/paper_*.py` defines `get_plan()`, which returns a `Plan`. In overrides and arguments
+the text "{runs}" stands for the folder of the trainings.
 """
 
 import importlib.util

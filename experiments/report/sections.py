@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import sensitivity, statistics
-from experiments.figure2_sensitivity_maps import MEASURES
+from experiments.figure2_sensitivity_maps import CLAIMED, MEASURES
 from experiments.report import compare, markup
 from experiments.report.stages import Outcome
 from experiments.trained import slug
@@ -125,10 +125,10 @@ def _maps(title: str, found: Mapping[str, Any], folder: Path) -> str:
                 [
                     escape(sensitivity.method_title(name)),
                     escape(_MEASURES[measure]),
-                    f"{one['std']:.3f}",
-                    f"{one['adv']:.3f}",
+                    markup.number(one["std"]),
+                    markup.number(one["adv"]),
                     _difference(one["difference"]),
-                    markup.verdict(decided) if decided else "",
+                    markup.verdict(decided) if decided and name in CLAIMED else "",
                 ]
             )
     caption = escape(f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds")
@@ -149,8 +149,8 @@ def _layers(title: str, found: Mapping[str, Any], folder: Path) -> str:
             [
                 name,
                 escape(_MEASURES[measure]),
-                f"{change['std']:.4f}",
-                f"{change['adv']:.4f}",
+                markup.number(change["std"], 4),
+                markup.number(change["adv"], 4),
                 _difference(change, 4),
                 markup.verdict(change["adv_smaller"]),
             ]
@@ -169,8 +169,8 @@ def _first_layer(title: str, found: Mapping[str, Any], folder: Path) -> str:
         [
             escape(_FORMS[form]),
             escape(_MEASURES[measure]),
-            f"{change['std']:.3f}",
-            f"{change['adv']:.3f}",
+            markup.number(change["std"]),
+            markup.number(change["adv"]),
             _difference(change),
         ]
         for form, one in found["forms"].items()
@@ -179,10 +179,6 @@ def _first_layer(title: str, found: Mapping[str, Any], folder: Path) -> str:
     caption = escape(f"{title}, {found['filters'][0]} filters, {len(found['pairs'])} seeds")
     header = ["", "measure", "STD", "ADV", "ADV − STD [95 %]"]
     return markup.table(header, rows, left=2, caption=caption)
-
-
-def _smoothing(title: str, found: Mapping[str, Any], folder: Path) -> str:
-    return compare.smoothing(title, found, folder)
 
 
 def _sanity(title: str, found: Mapping[str, Any], folder: Path) -> str:
@@ -197,9 +193,9 @@ def _sanity(title: str, found: Mapping[str, Any], folder: Path) -> str:
                 [
                     escape(sensitivity.method_title(method)),
                     escape(sensitivity.SIMILARITY_TITLES[similarity]),
-                    *(f"{measured['between_settings'][pair]['mean']:.3f}" for pair in pairs),
-                    *(f"{seeds[run]['mean']:.3f}" if seeds else "–" for run in names),
-                    markup.verdict(one["claim_8"]) if main else "",
+                    *(markup.number(measured["between_settings"][pair]["mean"]) for pair in pairs),
+                    *(markup.number(seeds[run]["mean"] if seeds else None) for run in names),
+                    markup.verdict(one["claim_8"]) if main and method == "guided_backprop" else "",
                 ]
             )
     header = ["method", "similarity"]
@@ -214,14 +210,15 @@ SECTIONS: Sequence[Section] = (
         "cue_conflict",
         "Shape or texture",
         "Silhouette against texture: which one decides?",
-        "STD looks at texture, ADV at shape (measured in Table 2).",
+        "adversarially robust models pay less attention to fine textures. (How often each follows "
+        "which cue is counted in Table 2, below.)",
     ),
     Section(
         "table1_robustness",
         "Table 1",
         "Table 1: accuracy, clean and attacked",
-        "adversarial training costs 4 to 8 points of clean accuracy on ImageNet and defends most "
-        "of what is right when clean.",
+        "adversarial training costs 4 to 8 points of clean accuracy on ImageNet; of what is right "
+        "when clean it defends 46 to 81 per cent, standard training 0 to 2.",
     ),
     Section(
         "figure2_sensitivity_maps",
@@ -249,7 +246,7 @@ SECTIONS: Sequence[Section] = (
         "Figure 6",
         "Figures 5 and 6: accuracy on smoothed pictures",
         "Gaussian blur hurts STD and ADV alike; after median filters ADV is ahead.",
-        _smoothing,
+        compare.smoothing,
     ),
     Section(
         "table2_variants",

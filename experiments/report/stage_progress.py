@@ -51,9 +51,12 @@ class StageProgress:
         left = f", {clock(self.left())} left" if self.waiting else ""
         self._line(f"{self._number(position)} {title}: {end}{left}")
 
-    def start(self) -> None:
-        """The next one begins."""
+    def start(self, position: int, title: str) -> None:
+        """The next one begins; on a terminal `show` says so."""
         self.begun = time.monotonic()
+        if not self.live:
+            left = f"about {clock(self.left())} left in all"
+            self._line(f"{self._number(position)} {title}: begins, {left}")
 
     def show(self, position: int, title: str, log: Path) -> None:
         """How far it is, with the child's own last line; on a terminal only."""

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,26 @@ class Runner:
         self.plan, self.out, self.runs = plan, out, runs
         self.stages: list[Study | Experiment] = [*plan.studies, *plan.experiments]
 
-    def run(self, after: Callable[[list[Outcome]], None], *, only: Sequence[str] = ()) -> None:
+    def run(
+        self, after: Callable[[list[Outcome]], None], *, only: Sequence[str] | None = None
+    ) -> None:
         """Do what is not done yet.
 
         Args:
           after: called with all outcomes so far, at the beginning and after each stage that has
             been run.
-          only: names of stages; none are all.
+          only: names of stages; None are all.
         """
         progress = StageProgress([stage.minutes for stage in self.stages])
         after(self.outcomes())
         for position, stage in enumerate(self.stages):
-            if only and stage.name not in only:
+            if only is not None and stage.name not in only:
                 progress.skip(position)
                 continue
             if self._stamped(stage):
                 progress.reused(position, stage.title)
                 continue
-            if isinstance(stage, Experiment) and stage.studies and not self._workdirs(stage):
+            if self._lacking(stage):
                 progress.missing(position, stage.title)
                 continue
             seconds, status = self._child(stage, position, progress)
@@ -111,8 +113,8 @@ class Runner:
                 stage.name, stage.title, "failed", seconds, command, tail(self._log(stage))
             )
         reason = "to be run again, as what it depends on has changed" if note else "not run yet"
-        if isinstance(stage, Experiment) and stage.studies and not self._workdirs(stage):
-            reason = f"its trainings are missing: {', '.join(stage.studies)}"
+        if lacking := self._lacking(stage):
+            reason = f"its trainings are not done: {', '.join(lacking)}"
         return Outcome(stage.name, stage.title, "missing", None, command, reason)
 
     def _arguments(self, stage: Study | Experiment) -> list[str]:
@@ -130,18 +132,45 @@ class Runner:
         out = ["--out", str(self.out / FIGURES)]
         return ["-m", f"experiments.{stage.module}", *workdirs, *out, *given]
 
+    def _starts_from(self, stage: Study | Experiment) -> list[Study]:
+        """The studies whose trainings a stage reads."""
+        if isinstance(stage, Experiment):
+            return [study for study in self.plan.studies if study.name in stage.studies]
+        given = repr(list(stage.overrides.values()))
+        return [study for study in self.plan.studies if f"{{runs}}/{study.name}/" in given]
+
+    def _lacking(self, stage: Study | Experiment) -> list[str]:
+        """What must be done before it: a study needs all it starts from, an experiment any."""
+        studies = self._starts_from(stage)
+        lacking = [study.name for study in studies if not self._stamped(study)]
+        enough = isinstance(stage, Experiment) and len(lacking) < len(studies)
+        return [] if enough else lacking
+
     def _workdirs(self, experiment: Experiment) -> list[Path]:
-        """Those in which there is something to examine."""
-        folders = [self.runs / name for name in experiment.studies]
-        return [folder for folder in folders if fingerprints.trainings(folder)]
+        """Of the studies that are done: a network trained half-way decides nothing."""
+        studies = self._starts_from(experiment)
+        return [self.runs / study.name for study in studies if self._stamped(study)]
 
     def _inputs(self, stage: Study | Experiment) -> str:
-        arguments = self._arguments(stage)
         if isinstance(stage, Study):
-            found = fingerprints.of_training(arguments, stage.config, self.runs / stage.name)
-        else:
-            found = fingerprints.of_experiment(arguments, stage.module, self._workdirs(stage))
-        return fingerprints.as_text(found)
+            there = fingerprints.trainings(self.runs / stage.name)
+            return fingerprints.as_text(self._asked(stage) | {"trainings": there})
+        return fingerprints.as_text(
+            fingerprints.of_experiment(self._wherever(stage), stage.module, self._workdirs(stage))
+        )
+
+    def _wherever(self, stage: Study | Experiment) -> list[str]:
+        """Its arguments without where the folders are, which may be moved."""
+        places = {str(self.out): "{out}", str(self.runs): "{runs}"}
+        arguments = self._arguments(stage)
+        for place, name in places.items():
+            arguments = [argument.replace(place, name) for argument in arguments]
+        return arguments
+
+    def _asked(self, study: Study) -> dict[str, Any]:
+        """What a study is to be, whatever lies there."""
+        started = [self.runs / each.name for each in self._starts_from(study)]
+        return fingerprints.of_training(self._wherever(study), study.config, started)
 
     def _stamped(self, stage: Study | Experiment) -> bool:
         """Whether it has ended well with the inputs of now, and what it wrote is there."""
@@ -149,8 +178,13 @@ class Runner:
         return (
             note.get("status") == 0
             and note.get("inputs") == self._inputs(stage)
-            and all((self.out / FIGURES / name).is_file() for name in note["files"])
+            and note["files"] == self._sizes(note["files"])
         )
+
+    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Of an experiment's files, as far as they are there."""
+        paths = {name: self.out / FIGURES / name for name in names}
+        return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
     def _child(
         self, stage: Study | Experiment, position: int, progress: StageProgress
@@ -159,8 +193,11 @@ class Runner:
         log = self._log(stage)
         log.parent.mkdir(parents=True, exist_ok=True)
         before = self._inputs(stage)
+        asked = self._asked(stage) if isinstance(stage, Study) else None
+        # From here on the files are no longer those of an earlier stamp.
+        self._note(stage).unlink(missing_ok=True)
         begun = time.monotonic()
-        progress.start()
+        progress.start(position, stage.title)
         with log.open("wb") as output:
             child = subprocess.Popen(
                 [sys.executable, "-u", *self._arguments(stage)],
@@ -188,10 +225,16 @@ class Runner:
         if status == 0 and isinstance(stage, Experiment):
             written = [*read_json(self._record(stage))["files"], f"{stage.module}.json"]
         # A training is known by what it has left, an experiment by what it started from.
-        inputs = self._inputs(stage) if isinstance(stage, Study) else before
+        as_asked = isinstance(stage, Study) and self._asked(stage) == asked
+        inputs = self._inputs(stage) if as_asked else before
         write_json(
             self._note(stage),
-            {"status": status, "inputs": inputs, "seconds": seconds, "files": written},
+            {
+                "status": status,
+                "inputs": inputs,
+                "seconds": seconds,
+                "files": self._sizes(written),
+            },
         )
         return seconds, status
 
@@ -246,10 +289,10 @@ def _literal(value: Any, runs: Path) -> Any:
 def _die_with_parent() -> Callable[[], None] | None:
     """What a child calls so that it ends when we are killed; on Linux, elsewhere the lock waits."""
     try:
-        library = ctypes.CDLL(None)
-        return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl = ctypes.CDLL(None).prctl
     except (OSError, AttributeError):
         return None
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _read(path: Path) -> dict[str, Any]:
