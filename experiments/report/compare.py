@@ -60,10 +60,11 @@ def box(
 def strip(path: Path, title: str, alt: str, *, run: str = "") -> str:
     """A row of small pictures under its title."""
     with Image.open(path) as row:
-        count = max(1, round(row.width / row.height))
+        # As many whole pixels for each of the picture's as come to about ten rem a picture.
+        width = row.width * max(1, round(160 / row.height))
     return (
         f'<p class="strip-title {run}">{escape(title)}</p>'
-        f'<div class="strip" style="max-width:{10 * count}rem">'
+        f'<div class="strip" style="max-width:{width}px">'
         f"{markup.image(path, alt, kind='tiles')}</div>"
     )
 

@@ -60,9 +60,15 @@ def render(
         for name in names:
             if name.endswith(".md"):
                 parts.append(markup.from_markdown((folder / name).read_text(encoding="utf-8")))
-        for name in names:
-            if name.endswith(".png"):
-                parts.append(markup.figure(folder / name, _caption(section, name, record)))
+        figures = "".join(
+            markup.figure(folder / name, _caption(section, name, record))
+            for name in names
+            if name.endswith(".png")
+        )
+        # What the boxes above show piece by piece.
+        if figures and len(names) < len(record["files"]):
+            figures = f"<details><summary>As on paper</summary>{figures}</details>"
+        parts.append(figures)
         parts.append(settings(record, outcome))
     return "\n".join([*parts, "</section>\n"])
 
