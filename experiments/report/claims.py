@@ -45,7 +45,7 @@ class Claim:
       number: in the protocol.
       sentence: what the paper says.
       rule: when it holds.
-      figure: experiment that measures it.
+      experiment: that measures it.
       columns: what `first`, `second` and `difference` of the rows are.
       verdicts: {architecture: verdict}.
       rows: the measures.
@@ -54,7 +54,7 @@ class Claim:
     number: str
     sentence: str
     rule: str
-    figure: str
+    experiment: str
     columns: tuple[str, str, str] = ("STD", "ADV", "ADV − STD")
     verdicts: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -86,7 +86,7 @@ def decide(records: Records) -> list[Claim]:
     )
     claims = []
     for claim, read in _CLAIMS:
-        found = records.get(claim.figure, {}).get("architectures", {})
+        found = records.get(claim.experiment, {}).get("architectures", {})
         verdicts, rows = {}, []
         for title in architectures:
             verdicts[title] = NOT_MEASURED

@@ -152,7 +152,7 @@ def _claims_table(claims: Sequence[Claim]) -> str:
             f'<tr class="claim" id="claim-{claim.number}"><th colspan="6" scope="colgroup">'
             f'<div class="head">'
             f"<strong>{claim.number}. {escape(claim.sentence)}</strong> "
-            f'(<a href="#{claim.figure}">figures</a>)<span class="rule">Holds when: '
+            f'(<a href="#{claim.experiment}">figures</a>)<span class="rule">Holds when: '
             f'{escape(claim.rule)}.</span><span class="chips">{chips}</span></div></th></tr>'
         ]
         if claim.rows:
