@@ -108,7 +108,7 @@ def test_the_page_is_whole_and_needs_no_other(tmp_path):
     inside = [link for link in parsed.links if link.startswith("#")]
     # Each claim links to its experiment, of those that are in the plan.
     assert {link[1:] for link in inside} - set(parsed.ids) == {
-        claim.figure for claim in claims.decide({})
+        claim.experiment for claim in claims.decide({})
     } - {"table1_robustness", "table2_variants"}
     beside = [link for link in parsed.links if not link.startswith("#")]
     assert beside == ["figures/table1_robustness.png", "figures/table1_robustness.json"]
