@@ -19,6 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import jax
 import pytest
 
 collect_ignore = ["fixtures"]  # scripts that make fixtures, some with PyTorch
@@ -31,3 +32,12 @@ def data_dir(tmp_path_factory, worker_id):
     folder = (root if worker_id == "master" else root.parent) / "data"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def quickly_compiled():
+    """For programs that run once, on few pictures: most time would go into optimising them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -69,7 +69,7 @@ def write_backbones(folder):
 
 
 @pytest.mark.slow
-def test_steps_of_every_kind_on_mock_data(tmp_path, monkeypatch):
+def test_steps_of_every_kind_on_mock_data(tmp_path, monkeypatch, quickly_compiled):
     catalog_data.write("svhn_cropped", tmp_path / "data")
     write_backbones(tmp_path)
     config = paper_config("svhn_cropped,alexnet")

@@ -1,7 +1,6 @@
 """Two processes of jax.distributed on this machine against one process with two devices."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,8 +33,7 @@ study.run(config, folder)
 
 
 def start(process, count, port, data_dir, folder):
-    flags = f"--xla_force_host_platform_device_count={2 // count}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    environment = tiny.environment(2 // count) | {"PYTHONPATH": str(ROOT)}
     arguments = [str(value) for value in (process, count, port, data_dir, folder)]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],

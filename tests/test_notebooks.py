@@ -69,15 +69,6 @@ def run(source, names, title):
     return eval(compile(ast.Expression(last.value), title, "eval"), names) if last else None
 
 
-@pytest.fixture
-def quickly_compiled():
-    """These programs run once, on few pictures: most of the time would go into optimising them."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def run_notebook(name, changes):
     """Execute all its code cells; returns their names and the figures that Jupyter would show."""
     names, figures = {"__name__": "__main__"}, []

@@ -83,7 +83,7 @@ def own_project(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_blocks_run(own_project):
+def test_blocks_run(own_project, quickly_compiled):
     names = {"__name__": "readme"}
     for block in BLOCKS:
         # What one would train for 90 epochs, a test trains for two.

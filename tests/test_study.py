@@ -1,6 +1,5 @@
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -99,10 +98,7 @@ def main(data_dir, folder, *, steps=30, devices=1, extra=()):
     file.write_text(
         MAIN_CONFIG.format(data_dir=str(data_dir), adversarial=ADVERSARIAL, steps=steps)
     )
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = tiny.environment(devices) | {"PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
         "-m",

@@ -1,5 +1,6 @@
 """Shared by tests: a small config on real scans, a small network, weights of any network."""
 
+import os
 from pathlib import Path
 
 import flax.linen as nn
@@ -9,6 +10,12 @@ import numpy as np
 
 from jaxrobust import config as configs
 from jaxrobust.models import resnet
+
+
+def environment(devices):
+    """Of a program that a test starts on so many devices, compiled as the tests are."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags}
 
 
 class TinyNetwork(nn.Module):

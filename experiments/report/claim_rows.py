@@ -139,13 +139,16 @@ def claim_6(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
             half["verdict"],
         )
     ]
-    for name, title in (("cue_conflict", "cue conflict, by shape"), ("stylized", "stylised")):
+    for name, title in (
+        ("cue_conflict", "cue conflicts, by shape"),
+        ("stylized", "stylised pictures"),
+    ):
         if name in claim:
             sides = (_spread(found["accuracies"][run][name]["top1"]["by_seed"]) for run in RUNS)
             change = claim[name]["adv_minus_std"]
             lines.append(
                 (
-                    f"top-1 on {title} pictures, %",
+                    f"top-1 on {title}, %",
                     *sides,
                     f"ADV − STD {_points(change)}",
                     claim[name]["verdict"],
