@@ -130,7 +130,7 @@ def smoothing(title: str, found: Mapping[str, Any], folder: Path) -> str:
             text = unit.format(level[key])
             picture = strip(folder / level["tiles"], "Pictures", f"{legend}, {text}")
             panels.append((text, picture + _bars(level)))
-        boxes.append(box(f"{title}: {legend.lower()}", legend, panels, slide=True))
+        boxes.append(box(f"{title}: {legend}", legend, panels, slide=True))
     return "".join(boxes)
 
 

@@ -187,7 +187,8 @@ def _evidence(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     seeds: dict[str, list[int]] = {}
     for title, one in found:
-        seeds.setdefault(title, [pair["seed"] for pair in one["pairs"]])
+        known = {*seeds.get(title, ()), *(pair["seed"] for pair in one["pairs"])}
+        seeds[title] = sorted(known)
     datasets = {one["dataset"] for _, one in found if "dataset" in one}
     parts = ['<section id="evidence"><h2>Where the evidence comes from</h2>']
     lines = [f"{title}: trainings of the seeds {_listed(of)}." for title, of in seeds.items()]
@@ -229,7 +230,7 @@ def _trainings(plan: Plan, by_name: Mapping[str, Outcome]) -> str:
     rows = [
         [
             escape(study.name),
-            f"<code>{escape(by_name[study.name].command)}</code>",
+            _command(by_name[study.name].command),
             escape(by_name[study.name].status),
         ]
         for study in plan.studies
@@ -239,6 +240,14 @@ def _trainings(plan: Plan, by_name: Mapping[str, Outcome]) -> str:
         + markup.table(["study", "command", "status"], rows, left=3, caption="Trainings")
         + "</section>"
     )
+
+
+def _command(command: str) -> str:
+    """A command; behind a fold where it is long."""
+    code = f"<code>{escape(command)}</code>"
+    if len(command) < 300:
+        return code
+    return f"<details><summary>{escape(command[:80])} …</summary>{code}</details>"
 
 
 def _times(outcomes: Sequence[Outcome]) -> str:

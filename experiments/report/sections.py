@@ -34,6 +34,7 @@ class Section:
       title: of the section.
       paper: what the paper shows or says; empty where it says nothing.
       build: HTML of one architecture, besides figures and Markdown.
+      in_boxes: how the names of the figures end that the boxes show piece by piece; None: of none.
     """
 
     experiment: str
@@ -41,6 +42,7 @@ class Section:
     title: str
     paper: str = ""
     build: Build | None = None
+    in_boxes: str | None = None
 
 
 def render(
@@ -60,15 +62,16 @@ def render(
         for name in names:
             if name.endswith(".md"):
                 parts.append(markup.from_markdown((folder / name).read_text(encoding="utf-8")))
-        figures = "".join(
-            markup.figure(folder / name, _caption(section, name, record))
-            for name in names
-            if name.endswith(".png")
-        )
-        # What the boxes above show piece by piece.
-        if figures and len(names) < len(record["files"]):
-            figures = f"<details><summary>As on paper</summary>{figures}</details>"
-        parts.append(figures)
+        shown, folded = [], []
+        boxes = section.in_boxes is not None and len(names) < len(record["files"])
+        for name in names:
+            if name.endswith(".png"):
+                figure = markup.figure(folder / name, _caption(section, name, record))
+                fold = boxes and name.endswith(section.in_boxes or "")
+                (folded if fold else shown).append(figure)
+        parts += shown
+        if folded:
+            parts.append(f"<details><summary>As on paper</summary>{''.join(folded)}</details>")
         parts.append(settings(record, outcome))
     return "\n".join([*parts, "</section>\n"])
 
@@ -115,7 +118,7 @@ def _caption(section: Section, name: str, record: Mapping[str, Any]) -> str:
             rest = f"{title} {rest.removeprefix(slug(title)).strip('_')}"
             break
     words = rest.replace("_", " ").strip()
-    return f"{section.title}: {words}" if words else section.title
+    return f"{section.title} – {words}" if words else section.title
 
 
 def _difference(change: Mapping[str, Any], digits: int = 3) -> str:
@@ -232,6 +235,7 @@ SECTIONS: Sequence[Section] = (
         "Figures 2, 13, 14: sensitivity maps",
         "maps of ADV follow the outlines of objects; those of STD look like noise.",
         _maps,
+        in_boxes="",
     ),
     Section(
         "figure3_layer_visualization",
@@ -239,6 +243,7 @@ SECTIONS: Sequence[Section] = (
         "Figures 3 and 15 to 19: what filters look for, by depth",
         "in deep layers ADV looks for larger, less cluttered structure than STD.",
         _layers,
+        in_boxes="",
     ),
     Section(
         "figure4_first_layer",
@@ -253,6 +258,7 @@ SECTIONS: Sequence[Section] = (
         "Figures 5 and 6: accuracy on smoothed pictures",
         "Gaussian blur hurts STD and ADV alike; after median filters ADV is ahead.",
         compare.smoothing,
+        in_boxes="_pictures.png",
     ),
     Section(
         "table2_variants",
