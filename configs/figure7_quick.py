@@ -6,7 +6,7 @@ Command: python -m jaxrobust.main --config=configs/figure7_quick.py
              --workdir=runs/figure7_shape
          (other tasks, in a workdir of their own; on an accelerator also texture_low, texture_high)
 Needs:   python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"
-Cost:    45 fine-tunings, half an hour on two busy CPU cores (21 minutes of CPU time)
+Cost:    45 fine-tunings, 17 minutes on two CPU cores
 Expect:  top-1 after fine-tuning, mean ± standard deviation over seeds
          both_high  STD 54.9 ± 3.0  ADV 26.5 ± 8.3  STD+STD 64.2 ± 1.9  ADV+ADV 41.6 ± 0.3
                     STD+ADV 83.5 ± 4.0
