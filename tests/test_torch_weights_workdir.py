@@ -115,11 +115,11 @@ def test_the_classes_of_an_image_folder_are_counted(tmp_path):
         (["--epsilon=4", "--norm=l7"], r"norm must be .*got 'l7'"),
         (
             ["--epsilon=4"],
-            r"epsilon must be above 0 and at most 1, of pixels in .*, got 4; standard",
+            r"epsilon must be at most 1 in linf, .*, got 4: divide levels by 255",
         ),
         (
             ["--epsilon=0"],
-            r"epsilon must be above 0 and at most 1, .*, got 0; standard training has",
+            r"epsilon must be above 0, of pixels in \[0, 1\] .*, got 0; standard training has",
         ),
         (
             ["--epsilon=0", "--norm=l2"],
