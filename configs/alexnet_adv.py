@@ -2,7 +2,7 @@
 
 Command: python -m jaxrobust.main --config=configs/alexnet_adv.py
 Needs:   python -m jaxrobust.data.prepare imagenet2012 (once)
-Cost:    90 epochs of 5 forward passes a step (FGSM's gradient and the update). Not yet timed by us.
+Cost:    90 epochs; a step costs about 5 forward passes (attack and update). Not yet timed by us.
 Expect:  top-1 50.6, top-5 73.7, defended 71.6 at 0.005 and 46.5 at 0.01 (paper, Table 1)
 """
 

@@ -2,7 +2,7 @@
 
 Command: python -m jaxrobust.main --config=configs/alexnet_std.py
 Needs:   python -m jaxrobust.data.prepare imagenet2012 (once)
-Cost:    90 epochs of 3 forward passes a step. Not yet timed by us.
+Cost:    90 epochs; a step costs about 3 forward passes. Not yet timed by us.
 Expect:  top-1 58.3, top-5 80.6, defended 2.5 at 0.005 and 0.2 at 0.01 (paper, Table 1)
 """
 

@@ -2,7 +2,7 @@
 
 Command: python -m jaxrobust.main --config=configs/resnet101_adv.py
 Needs:   python -m jaxrobust.data.prepare imagenet2012 (once)
-Cost:    90 epochs of 5 forward passes a step (FGSM's gradient and the update). Not yet timed by us.
+Cost:    90 epochs; a step costs about 5 forward passes (attack and update). Not yet timed by us.
 Expect:  the paper shows its maps (Figures 8-12, 18, 19) but states no accuracy
 """
 

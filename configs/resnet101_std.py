@@ -2,7 +2,7 @@
 
 Command: python -m jaxrobust.main --config=configs/resnet101_std.py
 Needs:   python -m jaxrobust.data.prepare imagenet2012 (once)
-Cost:    90 epochs of 3 forward passes a step. Not yet timed by us.
+Cost:    90 epochs; a step costs about 3 forward passes. Not yet timed by us.
 Expect:  the paper shows its maps (Figures 8-12, 18, 19) but states no accuracy
 """
 

@@ -2,7 +2,7 @@
 
 Command: python -m jaxrobust.main --config=configs/resnet50_adv.py
 Needs:   python -m jaxrobust.data.prepare imagenet2012 (once)
-Cost:    90 epochs of 5 forward passes a step (FGSM's gradient and the update). Not yet timed by us.
+Cost:    90 epochs; a step costs about 5 forward passes (attack and update). Not yet timed by us.
 Expect:  top-1 71.5, top-5 90.0, defended 81.3 at 0.005 and 60.8 at 0.01 (paper, Table 1)
 """
 
