@@ -1,7 +1,7 @@
 """The quickstart with a small AlexNet: standard against adversarial training.
 
 Command: python -m jaxrobust.main --config=configs/quickstart_alexnet.py
-Cost:    five minutes on two CPU cores a seed
+Cost:    six minutes on two CPU cores a seed
 Expect:  per cent; defended at 8/255; cue conflict by shape / by texture; seeds 11, 12, 13
          std  100.0 ± 0.1 clean   9.2 ± 4.1 defended  16.0 ± 6.8 / 66.3 ± 12.7
          adv   74.9 ± 2.4 clean  86.2 ± 0.8 defended  63.1 ± 2.0 /  6.8 ± 0.9

@@ -99,7 +99,7 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             captions=texts,
             title=f"{title}: silhouette against texture, which one decides?",
             note=f"{sensitivity.method_title(_METHOD)} for the network's own answer. "
-            f"{sensitivity.NOTE} Trainings of seed {std.seed}; the first picture of each class.",
+            f"{sensitivity.NOTE} Trainings of seed {std.seed}; of each class the first.",
             path=path,
         )
         written.append(path)

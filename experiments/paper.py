@@ -9,12 +9,13 @@ records also lie in `<out>/figures`, the claims in `<out>/claims.md` and `claims
 stages have printed in `<out>/logs`.
 
 It can be interrupted at any moment, in any way: the same command goes on. A stage is done again
-when what it depends on has changed: of a training its config and the trainings that it starts from,
-of an experiment its arguments, its trainings and the code. An experiment that fails is named in the
-report; the others are not lost.
+when what it depends on has changed: of an experiment its arguments, its trainings and the code. A
+training whose own settings, or those of what it starts from, have changed is refused, and says
+which folder to remove. What fails is named in the report; the rest is not lost.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) 
     """Run the stages, write the page; the names of those of `only` that are not done at the end."""
     out = arguments.out
     runner = stages.Runner(chosen, out=out, runs=arguments.runs)
-    made_by = f"python -m experiments.paper --config={arguments.config} --out={out}"
+    made_by = ["python", "-m", "experiments.paper", f"--config={arguments.config}", f"--out={out}"]
     if arguments.runs != Path("runs"):
-        made_by += f" --runs={arguments.runs}"
+        made_by.append(f"--runs={arguments.runs}")
     with stages.lock(out):
 
         def write(outcomes: list[stages.Outcome]) -> None:
@@ -94,7 +95,7 @@ def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) 
                 records,
                 outcomes,
                 figures=out / stages.FIGURES,
-                command=made_by,
+                command=shlex.join(made_by),
             )
             write_text(out / "index.html", text)
 

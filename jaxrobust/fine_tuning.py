@@ -7,6 +7,8 @@ next one. So ("runs/quickstart/std", "runs/quickstart/std") are always two diffe
 several seeds of a fine-tuning start from several trainings.
 """
 
+import hashlib
+import json
 import logging
 import re
 from pathlib import Path
@@ -21,6 +23,21 @@ from jaxrobust import config as configs
 from jaxrobust.models import late_fusion
 
 _LOGGER = logging.getLogger("jaxrobust")
+
+
+def _digest(training: dict[str, Any]) -> str:
+    """Of what a backbone was trained with: trained anew with other settings, it is another one."""
+    config = {
+        key: value
+        for key, value in training["config"].items()
+        if key not in (*configs.NOT_TRAINING, "dataset", "pretrained")
+    }
+    settings = [
+        config,
+        training["config"].get("dataset", {}).get("name"),
+        training.get("backbones"),
+    ]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def backbone_folders(config: ConfigDict, seed: int) -> list[Path]:
@@ -112,6 +129,7 @@ def describe_backbones(config: ConfigDict, seed: int) -> list[dict[str, Any]]:
                 "run": training["run"],
                 "seed": training["seed"],
                 "step": step,
+                "trained": _digest(training),
                 "adversarial": earlier or training["config"]["attack"] is not None,
                 "model": training["model"],
                 "image_shape": training["image_shape"],

@@ -149,7 +149,11 @@ def prepare_folder(folder: Path, description: dict) -> None:
     if existing is None and checkpoints.runs(folder):
         raise ValueError(f"{folder} holds checkpoints but no config.json: give another workdir.")
     if existing is not None:
-        differences = configs.difference(_training_part(existing), _training_part(description))
+        before, now = _training_part(existing), _training_part(description)
+        for position, backbone in before["backbones"].items():
+            if backbone["trained"] is None and position in now["backbones"]:
+                now["backbones"][position]["trained"] = None  # written before that was noted
+        differences = configs.difference(before, now)
         if differences:
             raise ValueError(
                 f"{folder} holds a run of another config ({'; '.join(differences)}): "
@@ -171,7 +175,7 @@ def _training_part(description: dict) -> dict:
     # Where the backbones lie may change as well, but not which trainings they are.
     config.pop("pretrained", None)
     backbones = {
-        str(position): {key: one[key] for key in ("run", "seed", "step")}
+        str(position): {key: one.get(key) for key in ("run", "seed", "step", "trained")}
         for position, one in enumerate(description.get("backbones", []))
     }
     compared = {"config": config, "backbones": backbones, "jaxrobust": None, "steps": None}

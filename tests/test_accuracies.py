@@ -1,5 +1,4 @@
 import argparse
-import doctest
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from PIL import Image
 
 from experiments import accuracies, trained
 from experiments.pictures import evaluation_pictures
-from jaxrobust import evaluate, files, filters, models
+from jaxrobust import evaluate, filters, models
 from jaxrobust.data.dataset_config import resolve
 from tests.test_figure2_sensitivity_maps import write_workdir
 
@@ -50,10 +49,6 @@ def passes(monkeypatch):
 
     monkeypatch.setattr(evaluate, "evaluate", counting)
     return done
-
-
-def test_examples():
-    assert doctest.testmod(accuracies).failed == 0
 
 
 def test_levels_are_those_of_the_paper():
@@ -243,10 +238,6 @@ def test_a_stylised_copy_has_the_classes_of_its_source(digits, tmp_path, passes)
         accuracies.stylized_dataset(one, tmp_path / "others")
     with pytest.raises(FileNotFoundError, match="must be a folder"):
         accuracies.stylized_dataset(one, tmp_path / "nowhere")
-
-
-def test_a_text_is_written_whole():
-    assert doctest.testmod(files).failed == 0
 
 
 def test_arguments():

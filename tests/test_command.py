@@ -1,5 +1,4 @@
 import argparse
-import doctest
 import json
 from pathlib import Path
 
@@ -18,10 +17,6 @@ def run(tmp_path, examine, *arguments):
         examine=examine,
         add_arguments=lambda parser: parser.add_argument("--count", type=command.whole_number(1)),
     )
-
-
-def test_examples():
-    assert doctest.testmod(command).failed == 0
 
 
 def test_arguments():

@@ -1,5 +1,3 @@
-import doctest
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,10 +30,6 @@ def by_level(blur, median):
     """A function of a variant's name, from one of sigma and one of times."""
     values = dict(zip(figure6.BLUR, map(blur, SIGMAS), strict=True))
     return (values | dict(zip(figure6.MEDIAN, map(median, TIMES), strict=True))).__getitem__
-
-
-def test_examples():
-    assert doctest.testmod(figure6).failed == 0
 
 
 def test_claim_5_holds_where_the_paper_is_right():

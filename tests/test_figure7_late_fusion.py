@@ -1,4 +1,3 @@
-import doctest
 import itertools
 import json
 import logging
@@ -112,11 +111,6 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(accuracies, "measure", measure)
     return shares
-
-
-@pytest.mark.parametrize("module", [figure7, fine_tunings, late_fusion_claim])
-def test_examples(module):
-    assert doctest.testmod(module).failed == 0
 
 
 def test_fine_tunings_are_grouped_by_what_they_are(tmp_path, no_data):

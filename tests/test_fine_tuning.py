@@ -329,6 +329,25 @@ def test_a_fine_tuning_of_other_backbones_is_another_training(pretrained, data_d
     train.train(fusion(data_dir, pretrained / "std" / "seed3"), tmp_path, seed=0)
 
 
+def test_a_backbone_trained_anew_with_other_settings_is_another_one(pretrained, data_dir, tmp_path):
+    std = tmp_path / "std/seed0"
+    shutil.copytree(pretrained / "std/seed10", std)
+    config = fusion(data_dir, std, pretrained / "adv")
+    train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
+    train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
+    trained = checkpoints.read_config(std)
+    trained["config"]["optimizer"]["learning_rate"] *= 2
+    checkpoints.write_config(std, trained)
+    with pytest.raises(ValueError, match=r"run of another config \(backbones.0.trained"):
+        train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
+    # A folder of before that was noted is taken as it is.
+    older = checkpoints.read_config(tmp_path / "fused")
+    for backbone in older["backbones"]:
+        del backbone["trained"]
+    checkpoints.write_config(tmp_path / "fused", older)
+    train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
+
+
 def test_one_backbone_is_the_network_with_a_new_classifier(pretrained, data_dir, tmp_path):
     config = fusion(data_dir, pretrained / "std")
     described = train.describe(configs.for_run(config, "std"), 0)

@@ -1,18 +1,11 @@
-import doctest
-
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from experiments import pictures
 from experiments.pictures import evaluation_pictures
 from jaxrobust.data import pipeline, textured_shapes
 from tests import tiny
-
-
-def test_examples():
-    assert doctest.testmod(pictures).failed == 0
 
 
 def config_of(data_dir, **changes):

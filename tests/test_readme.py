@@ -17,6 +17,7 @@ README = Path(__file__).parents[1] / "README.md"
 STAND_IN = "resnet18_small"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 # What runs each command: as it stands, or with other settings or a stand-in for what it needs.
+# (Only that the place exists is checked here.)
 SMOKE = ".ci/run::configs/paper_smoke.py"
 RUN_BY = {
     "pip install -e .": ".ci/run::--config=configs/quickstart.py",

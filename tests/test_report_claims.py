@@ -245,7 +245,9 @@ def test_one_architecture_more():
     assert others[0].verdicts == {NAME: NOT_MEASURED, "Other": NOT_MEASURED}
     assert claim.as_json()["verdict"] == "does not hold"
     lines = claims.as_markdown([claim]).splitlines()
-    assert lines[0] == f"|  | claim | {NAME} | Other |"
-    assert lines[2] == "| 1 | Robustness costs clean accuracy | holds | does not hold |"
+    assert lines[0] == f"|  | claim | {NAME} | Other | holds when |"
+    verdicts = "| 1 | Robustness costs clean accuracy | holds | does not hold |"
+    assert lines[2] == f"{verdicts} {claim.rule} |"
+    assert "| Both kinds of features help | not measured |" in claims.as_markdown(claims.decide({}))
     assert len(lines) == 3 + 1 + 2 + 2 * 2  # two measures of each network
     assert lines[-2].startswith("| 1 | Other | clean top-1, % | 71.0 ± 1.0 | 81.0")

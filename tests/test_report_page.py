@@ -1,6 +1,5 @@
 """The page: complete, closed in itself, and safe whatever stands in records."""
 
-import doctest
 import html.parser
 import json
 import re
@@ -134,10 +133,6 @@ def test_time_stands_in_one_line(tmp_path):
     assert len(different) == 1
     assert different[0].startswith(page.TIMES)
     assert "training work 1:01" in different[0]
-
-
-def test_examples():
-    assert doctest.testmod(markup).failed == 0
 
 
 def test_tables_keep_empty_cells_and_mark_what_is_the_papers():

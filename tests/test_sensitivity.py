@@ -1,5 +1,3 @@
-import doctest
-
 import jax
 import numpy as np
 import pytest
@@ -17,10 +15,6 @@ SHAPE = (16, 16, 3)
 def digits(tmp_path_factory, data_dir):
     """One seed of STD and ADV."""
     return write_workdir(tmp_path_factory.mktemp("digits"), data_dir, seeds=(3,))
-
-
-def test_examples():
-    assert doctest.testmod(sensitivity).failed == 0
 
 
 @pytest.mark.parametrize("name", ["smoothgrad", "grad_cam"])

@@ -1,5 +1,4 @@
 import dataclasses
-import doctest
 import itertools
 import json
 
@@ -8,10 +7,6 @@ import pytest
 
 from experiments import statistics
 from experiments.statistics import Difference, difference
-
-
-def test_examples():
-    assert doctest.testmod(statistics).failed == 0
 
 
 def exact(values):

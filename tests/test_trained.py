@@ -1,4 +1,3 @@
-import doctest
 import json
 import logging
 
@@ -23,10 +22,6 @@ def write(workdir, run, seed=0, *, attack=None, complete=True, **changes):
     checkpoints.write_config(folder, description | {"config": config})
     (folder / "checkpoints" / ("30" if complete else "")).mkdir(parents=True)
     return folder
-
-
-def test_examples():
-    assert doctest.testmod(trained).failed == 0
 
 
 def named(found):

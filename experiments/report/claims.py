@@ -104,14 +104,20 @@ def as_markdown(claims: Sequence[Claim]) -> str:
       claims: decided.
     """
     titles = list(dict.fromkeys(title for claim in claims for title in claim.verdicts))
+    titles = titles or ["verdict"]
     summary = [
-        [claim.number, claim.sentence, *(claim.verdicts.get(title, "") for title in titles)]
+        [
+            claim.number,
+            claim.sentence,
+            *(claim.verdicts.get(title, claim.verdict) for title in titles),
+            claim.rule,
+        ]
         for claim in claims
     ]
     measures = [[claim.number, *dataclasses.astuple(row)] for claim in claims for row in claim.rows]
     header = ["", "network", "measure", "STD (or the first)", "ADV (or the second)"]
     header += ["difference [95 %]", "verdict"]
-    tables = ((["", "claim", *titles], summary), (header, measures))
+    tables = ((["", "claim", *titles, "holds when"], summary), (header, measures))
     return "\n\n".join(
         accuracies.markdown_table(header, rows, left_columns=len(header)) for header, rows in tables
     )

@@ -27,17 +27,19 @@ def of_training(command: Sequence[str], config: str, started: Iterable[Path]) ->
     }
 
 
-def of_experiment(command: Sequence[str], module: str, workdirs: Sequence[Path]) -> dict[str, Any]:
+def of_experiment(
+    command: Sequence[str], module: str, workdirs: Sequence[Path] | None
+) -> dict[str, Any]:
     """Of an experiment: its arguments, its trainings, its code and the library's.
 
-    One without trainings is on the data sets themselves: which are prepared, and when they were.
+    One without trainings (None) is on the data sets: which are prepared, and when they were.
     """
     return {
         "command": list(command),
         "code": digest([*_library_files(), *sources(module)]),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
-        "trainings": {workdir.name: trainings(workdir) for workdir in workdirs},
-        "prepared": _prepared() if not workdirs else None,
+        "trainings": {workdir.name: trainings(workdir) for workdir in workdirs or ()},
+        "prepared": _prepared() if workdirs is None else None,
     }
 
 

@@ -27,9 +27,9 @@ class StageProgress:
         factor = (self.measured + 120.0) / (self.planned + 120.0)
         return factor * sum(self.waiting.values())
 
-    def skip(self, position: int) -> None:
-        """Not asked for."""
-        self.waiting.pop(position)
+    def only(self, positions: Sequence[int]) -> None:
+        """The others are not asked for."""
+        self.waiting = {position: self.waiting[position] for position in positions}
 
     def reused(self, position: int, title: str) -> None:
         """Done before."""
@@ -39,7 +39,7 @@ class StageProgress:
     def missing(self, position: int, title: str) -> None:
         """Cannot be run."""
         self.waiting.pop(position)
-        self._line(f"{self._number(position)} {title}: NOT RUN, its trainings are missing")
+        self._line(f"{self._number(position)} {title}: NOT RUN, its trainings are not done")
 
     def ended(self, position: int, title: str, seconds: float, failed: Path | None) -> None:
         """Has been run; `failed` is the log of one that failed."""

@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -76,10 +77,13 @@ class Runner:
         """
         progress = StageProgress([stage.minutes for stage in self.stages])
         after(self.outcomes())
-        for position, stage in enumerate(self.stages):
-            if only is not None and stage.name not in only:
-                progress.skip(position)
-                continue
+        asked = [
+            (position, stage)
+            for position, stage in enumerate(self.stages)
+            if only is None or stage.name in only
+        ]
+        progress.only([position for position, _ in asked])
+        for position, stage in asked:
             if self._stamped(stage):
                 progress.reused(position, stage.title)
                 continue
@@ -156,15 +160,20 @@ class Runner:
             there = fingerprints.trainings(self.runs / stage.name)
             return fingerprints.as_text(self._asked(stage) | {"trainings": there})
         return fingerprints.as_text(
-            fingerprints.of_experiment(self._wherever(stage), stage.module, self._workdirs(stage))
+            fingerprints.of_experiment(
+                self._wherever(stage),
+                stage.module,
+                self._workdirs(stage) if stage.studies else None,
+            )
         )
 
     def _wherever(self, stage: Study | Experiment) -> list[str]:
         """Its arguments without where the folders are, which may be moved."""
-        places = {str(self.out): "{out}", str(self.runs): "{runs}"}
         arguments = self._arguments(stage)
-        for place, name in places.items():
-            arguments = [argument.replace(place, name) for argument in arguments]
+        for place, name in ((self.out, "{out}"), (self.runs, "{runs}")):
+            # The beginning of a path, not a part of a word.
+            whole = rf"(?<![\w./\]-]){re.escape(str(place))}(?=/|$)"
+            arguments = [re.sub(whole, name, argument) for argument in arguments]
         return arguments
 
     def _asked(self, study: Study) -> dict[str, Any]:
