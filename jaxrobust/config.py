@@ -21,6 +21,18 @@ from jaxrobust.data.dataset_config import DatasetConfig
 NOT_TRAINING = ("checkpoint", "log_every_seconds", "evaluation", "runs", "seeds")
 
 
+def training_part(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a run's settings decides what is trained, as plain values.
+
+    Where data lie and how fast they are read may change while a run lasts; so may where backbones
+    lie, but not which trainings they are, which is described beside the config.
+    """
+    kept = ("name", "image_size", "train_split", "augmentation", "corrupt_images")
+    part = {key: value for key, value in config.items() if key not in (*NOT_TRAINING, "pretrained")}
+    dataset = config.get("dataset", {})  # what was imported may not say
+    return part | {"dataset": {key: dataset.get(key) for key in kept}}
+
+
 def default() -> ConfigDict:
     """The paper's setting: ResNet-50 on ImageNet, standard training, SGD for 90 epochs.
 

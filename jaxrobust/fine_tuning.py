@@ -27,16 +27,7 @@ _LOGGER = logging.getLogger("jaxrobust")
 
 def _digest(training: dict[str, Any]) -> str:
     """Of what a backbone was trained with: trained anew with other settings, it is another one."""
-    config = {
-        key: value
-        for key, value in training["config"].items()
-        if key not in (*configs.NOT_TRAINING, "dataset", "pretrained")
-    }
-    settings = [
-        config,
-        training["config"].get("dataset", {}).get("name"),
-        training.get("backbones"),
-    ]
+    settings = [configs.training_part(training["config"]), training.get("backbones")]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

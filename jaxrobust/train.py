@@ -164,16 +164,7 @@ def prepare_folder(folder: Path, description: dict) -> None:
 
 
 def _training_part(description: dict) -> dict:
-    config = {
-        key: value
-        for key, value in description["config"].items()
-        if key not in configs.NOT_TRAINING
-    }
-    # Where the data lie and how fast they are read may change while a run lasts.
-    kept = ("name", "image_size", "train_split", "augmentation", "corrupt_images")
-    config["dataset"] = {key: config["dataset"].get(key) for key in kept}
-    # Where the backbones lie may change as well, but not which trainings they are.
-    config.pop("pretrained", None)
+    config = configs.training_part(description["config"])
     backbones = {
         str(position): {key: one.get(key) for key in ("run", "seed", "step", "trained")}
         for position, one in enumerate(description.get("backbones", []))
