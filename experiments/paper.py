@@ -84,7 +84,7 @@ def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) 
     with stages.lock(out):
 
         def write(outcomes: list[stages.Outcome]) -> None:
-            records = runner.records()
+            records = runner.records(outcomes)
             decided = claims.decide(records)
             write_json(out / "claims.json", {"claims": [claim.as_json() for claim in decided]})
             heading = f"{chosen.title}: the paper's claims"
@@ -101,7 +101,7 @@ def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) 
 
         runner.run(write, only=only)
         outcomes = runner.outcomes()
-    for claim in claims.decide(runner.records()):
+    for claim in claims.decide(runner.records(outcomes)):
         print(f"claim {claim.number:3} {claim.verdict:14} {claim.sentence}")
     print(f"\nWrote {out / 'index.html'}")
     return [one.name for one in outcomes if one.name in only and one.status != "done"]

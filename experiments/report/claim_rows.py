@@ -5,6 +5,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments import statistics
+from experiments.figure2_sensitivity_maps import CLAIMED
 from experiments.report import markup
 
 NOT_MEASURED = "not measured"
@@ -33,7 +34,7 @@ def claim_1(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
 def claim_2(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
     """Of figure2_sensitivity_maps."""
     lines = []
-    for name in ("vanilla_gradient", "loss_gradient", "guided_backprop"):
+    for name in CLAIMED:
         measures = found["methods"].get(name, {}).get("measures", {})
         for measure, title in (
             ("spectral_centroid", "spectral centroid of the map, cycles/pixel"),
@@ -186,27 +187,25 @@ def _setting(one: Mapping[str, Any], setting: str) -> str:
 def claim_8(found: Mapping[str, Any]) -> tuple[str, list[Line]]:
     """Of figure8_sanity_checks."""
     names = {"random": "random", "std": "STD", "adv": "ADV"}
+    method = found["methods"].get("guided_backprop")
+    if method is None:
+        return NOT_MEASURED, []
     lines: list[Line] = []
-    verdict = NOT_MEASURED
-    for name, method in found["methods"].items():
-        if name != "guided_backprop":
-            continue
-        verdict = method["claim_8"]
-        for similarity, title in (("ssim", "SSIM"), ("rank_correlation", "rank correlation")):
-            measured = method["similarities"][similarity]
-            for pair, against in (measured["differences"] or {}).items():
-                settings = " and ".join(names[run] for run in pair.split("-"))
-                for run, change in against.items():
-                    lines.append(
-                        (
-                            f"{title}: {settings}, against two seeds of {names[run]}",
-                            _spread(measured["between_settings"][pair]["by_seed"], 3),
-                            _spread(measured["between_seeds"][run]["by_seed"], 3),
-                            _plain(change),
-                            change["verdict"],
-                        )
+    for similarity, title in (("ssim", "SSIM"), ("rank_correlation", "rank correlation")):
+        measured = method["similarities"][similarity]
+        for pair, against in (measured["differences"] or {}).items():
+            settings = " and ".join(names[run] for run in pair.split("-"))
+            for run, change in against.items():
+                lines.append(
+                    (
+                        f"{title}: {settings}, against two seeds of {names[run]}",
+                        _spread(measured["between_settings"][pair]["by_seed"], 3),
+                        _spread(measured["between_seeds"][run]["by_seed"], 3),
+                        _plain(change),
+                        change["verdict"],
                     )
-    return verdict, lines
+                )
+    return method["claim_8"], lines
 
 
 def _spread(values: Iterable[float | None], digits: int = 1) -> str:

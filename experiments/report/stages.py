@@ -98,12 +98,13 @@ class Runner:
         """What has become of each stage, as far as its inputs are still what they were."""
         return [self._outcome(stage) for stage in self.stages]
 
-    def records(self) -> dict[str, dict[str, Any]]:
-        """{experiment: its record}, of those that are done."""
+    def records(self, outcomes: Iterable[Outcome]) -> dict[str, dict[str, Any]]:
+        """{experiment: its record}, of those that are done by these outcomes."""
+        done = {outcome.name for outcome in outcomes if outcome.status == "done"}
         return {
             stage.module: read_json(self._record(stage))
             for stage in self.plan.experiments
-            if self._stamped(stage)
+            if stage.name in done
         }
 
     def _outcome(self, stage: Study | Experiment) -> Outcome:
