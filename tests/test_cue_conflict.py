@@ -7,23 +7,14 @@ from PIL import Image
 from experiments import cue_conflict, trained
 from experiments.pictures import evaluation_pictures
 from jaxrobust.data import textured_shapes
-from tests.test_figure2_sensitivity_maps import read, write_workdir
+from tests.test_figure2_sensitivity_maps import drawn_shapes, read, write_workdir
 
 SMALL = textured_shapes.Parameters(train_examples=20, test_examples=20, cue_conflict_examples=30)
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(textured_shapes, "PARAMETERS", SMALL)
-        folder = tmp_path_factory.mktemp("shapes")
-        write_workdir(
-            folder / "work",
-            folder,
-            seeds=(3,),
-            dataset__name="textured_shapes",
-            dataset__image_size=None,
-        )
+    with drawn_shapes(tmp_path_factory.mktemp("shapes"), SMALL, seeds=(3,)) as folder:
         yield folder
 
 

@@ -8,7 +8,7 @@ from experiments import trained
 from experiments.pictures import evaluation_pictures
 from jaxrobust.data import textured_shapes
 from tests.test_accuracies import write_pictures
-from tests.test_figure2_sensitivity_maps import read, write_workdir
+from tests.test_figure2_sensitivity_maps import drawn_shapes, read, write_workdir
 
 # Each class has a cue conflict.
 SMALL = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=20)
@@ -17,16 +17,7 @@ SMALL = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conf
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     """One seed on a small set with cue conflicts, and a stylised copy of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(textured_shapes, "PARAMETERS", SMALL)
-        folder = tmp_path_factory.mktemp("shapes")
-        write_workdir(
-            folder / "work",
-            folder,
-            seeds=(3,),
-            dataset__name="textured_shapes",
-            dataset__image_size=None,
-        )
+    with drawn_shapes(tmp_path_factory.mktemp("shapes"), SMALL, seeds=(3,)) as folder:
         names = [f"{number}_{name}" for number, name in enumerate(textured_shapes.SHAPES)]
         write_pictures(folder / "copy", names)
         yield folder

@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import jax
@@ -36,6 +37,16 @@ def write_workdir(workdir, data_dir, *, seeds=(0, 1), **changes):
     return workdir
 
 
+@contextlib.contextmanager
+def drawn_shapes(folder, parameters, *, seeds=(0, 1)):
+    """`folder`, with STD and ADV in `work` on textured_shapes drawn with these parameters."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(textured_shapes, "PARAMETERS", parameters)
+        changes = {"dataset__name": "textured_shapes", "dataset__image_size": None}
+        write_workdir(folder / "work", folder, seeds=seeds, **changes)
+        yield folder
+
+
 def read(path):
     return json.loads(path.read_text())
 
@@ -43,12 +54,8 @@ def read(path):
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     """Two seeds of STD and ADV on a small set that has masks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(textured_shapes, "PARAMETERS", SMALL)
-        folder = tmp_path_factory.mktemp("shapes")
-        yield write_workdir(
-            folder / "work", folder, dataset__name="textured_shapes", dataset__image_size=None
-        )
+    with drawn_shapes(tmp_path_factory.mktemp("shapes"), SMALL) as folder:
+        yield folder / "work"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from experiments import table2_variants as table2
 from experiments.accuracies import Accuracy
 from jaxrobust.data import textured_shapes
 from tests.test_accuracies import write_pictures
-from tests.test_figure2_sensitivity_maps import SMALL, read, write_workdir
+from tests.test_figure2_sensitivity_maps import SMALL, drawn_shapes, read, write_workdir
 
 IMAGES = 400
 
@@ -105,12 +105,7 @@ def test_the_papers_figures_are_those_of_its_table():
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     """Two seeds of STD and ADV on a small set with cue conflicts, and a stylised copy of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(textured_shapes, "PARAMETERS", SMALL)
-        folder = tmp_path_factory.mktemp("shapes")
-        write_workdir(
-            folder / "work", folder, dataset__name="textured_shapes", dataset__image_size=None
-        )
+    with drawn_shapes(tmp_path_factory.mktemp("shapes"), SMALL) as folder:
         names = [f"{number}_{name}" for number, name in enumerate(textured_shapes.SHAPES)]
         write_pictures(folder / "copy", names)
         yield folder
