@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments import speed_works
 from experiments.speed_works import OURS, THEIRS, Settings, Work
-from jaxrobust import files
+from jaxrobust import files, runtime
 
 _MOST_CALLS = 100
 _TRACED_CALLS = 3
@@ -69,10 +69,10 @@ def measure(settings: Settings, tell: Callable[[str], None] = print) -> dict[str
     hardware = record["hardware"]
     if hardware["backend"] == "cpu" and hardware.get("load_average", 0) > 1 < hardware["cores"]:
         tell("the machine has other work, from which PyTorch's threads suffer most: try --cores=1.")
-    results: dict[str, dict[str, Any]] = {name: {} for name in speed_works.WORKS}
+    results: dict[str, dict[str, Any]] = {name: {} for name in settings.works}
     flops = speed_works.flops(libraries[OURS])
     calls = {}
-    for name in speed_works.WORKS:
+    for name in settings.works:
         for library, works in libraries.items():
             tell(f"compiling: {name}, {library}")
             results[name][library] = result = {}
@@ -226,10 +226,12 @@ def _run(settings: Settings, out: str, trace_folder: str | None, only_check: boo
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; `argv` without the program's name."""
     values = vars(_parser().parse_args(argv))
+    values["works"] = tuple(values["works"])
     settings = Settings(**{f.name: values[f.name] for f in dataclasses.fields(Settings)})
     try:
         if settings.cores is not None:
             _use_cores(settings.cores)
+        runtime.prepare()
         _run(settings, values["out"], values["trace"], values["check"])
     except (ValueError, TypeError, RuntimeError) as error:
         if values["verbose"]:
@@ -252,6 +254,14 @@ def _parser() -> argparse.ArgumentParser:
         ("cores", "cores of the CPU that are used; all unless given"),
     ):
         add(f"--{name}", type=_at_least_one, default=getattr(default, name), help=text)
+    add(
+        "--works",
+        nargs="+",
+        choices=speed_works.WORKS,
+        default=default.works,
+        metavar="WORK",
+        help=f"what is measured, of: {', '.join(speed_works.WORKS)} (default: all)",
+    )
     add("--dtype", default=default.dtype, choices=["auto", "float32", "bfloat16"])
     add("--seconds", type=float, default=default.seconds, help="of one measurement, at least")
     add(

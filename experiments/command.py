@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from jaxrobust import __version__
+from jaxrobust import __version__, runtime
 from jaxrobust.files import write_json, write_text
 from jaxrobust.logs import Progress
 
@@ -68,6 +68,7 @@ def run(
         add_arguments(parser)
     arguments = parser.parse_args(argv)
     path = arguments.out / f"{name}.json"
+    runtime.prepare()
     try:
         found, written = examine(arguments)
         record = {

@@ -45,6 +45,7 @@ class Settings:
         cores: of the CPU that both libraries may use; None: all. Beside other work one is fairest:
             threads that wait for each other, as PyTorch's do, lose most.
         peak_tflops: of the device at `dtype`, in 10^12 operations per second.
+        works: those of `WORKS` that are measured.
     """
 
     model: str = "resnet50"
@@ -58,6 +59,7 @@ class Settings:
     torch_compile: str = "auto"
     cores: int | None = None
     peak_tflops: float | None = None
+    works: tuple[str, ...] = WORKS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ _MODULES = (
     "models",
     "norms",
     "plots",
+    "runtime",
     "saliency",
     "study",
     "stylization",

@@ -15,8 +15,9 @@ _MULTIHOST = flags.DEFINE_boolean(
 )
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
-    str(Path.home() / ".cache" / "jaxrobust" / "xla"),
-    "Folder where compiled programs are kept for the next call; empty for none.",
+    None,
+    "Folder where compiled programs are kept for the next call, ~/.cache/jaxrobust/xla if not "
+    "given; empty for none.",
 )
 
 
@@ -25,10 +26,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
     import jax
 
+    from jaxrobust import runtime
+
     if _MULTIHOST.value:
         jax.distributed.initialize()
-    if _CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    runtime.prepare(_CACHE.value)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     # Only now: these read the devices, which a job of several hosts must join first.

@@ -140,9 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     options = vars(_parser().parse_args(arguments))
-    from jaxrobust import train
+    from jaxrobust import runtime, train
     from jaxrobust.stylization.dataset_copy import CopyStopped
 
+    runtime.prepare()
     try:
         print(_run(options))
     except (ValueError, TypeError, OSError, train.NotFinite) as error:
