@@ -20,7 +20,10 @@ SHORTCUT = "downsample"
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _apply(model, variables, images):
-    return model.apply(variables, images, train=False)
+    from jaxrobust.models.layers import folded_batch_norm  # models stand beside us, not below
+
+    with folded_batch_norm():
+        return model.apply(variables, images, train=False)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

@@ -60,14 +60,16 @@ class AlexNet(nn.Module):
         widths = (width, 3 * width, 6 * width, 4 * width, 4 * width)
         outputs = layers.normalize(images, self.mean, self.std, self.dtype)
         for index, (features, size) in enumerate(zip(widths, sizes, strict=True), start=1):
-            outputs = layers.Convolution(
+            convolution = layers.Convolution(
                 features, *size, use_bias=True, dtype=self.dtype, name=f"conv{index}"
-            )(outputs)
+            )
             if self.batch_norm:
                 norm = layers.BatchNorm(
                     self.dtype, batch_statistics_axis=self.batch_statistics_axis, name=f"bn{index}"
                 )
-                outputs = norm(outputs, train=train)
+                outputs = layers.convolve_and_normalize(convolution, norm, outputs, train=train)
+            else:
+                outputs = convolution(outputs)
             outputs = jax.nn.relu(outputs)
             if index in (1, 2, 5):
                 outputs = layers.max_pool(outputs, pool, stride=2)

@@ -4,7 +4,9 @@ Whatever one backend needs written differently from the plain `lax` operation li
 the models themselves read the same everywhere.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ Array = jax.Array
 Pair = int | tuple[int, int]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_folding = ContextVar("folding", default=False)
 
 
 def _pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
@@ -114,7 +117,8 @@ class Convolution(nn.Module):
     kernel_init: Callable[..., Array] = uniform_fan_in()
 
     @nn.compact
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array, affine: tuple[Array, Array] | None = None) -> Array:
+        """The convolution of (n, h, w, c); `affine`, two of (features,), scales and shifts it."""
         channels = images.shape[-1]
         if channels % self.groups or self.features % self.groups:
             raise ValueError(
@@ -124,6 +128,9 @@ class Convolution(nn.Module):
         size = _pair("kernel_size", self.kernel_size, 1)
         shape = (*size, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        shift = None
+        if affine is not None:
+            kernel, shift = kernel * affine[0], affine[1]
         output = convolve(
             images.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -134,8 +141,8 @@ class Convolution(nn.Module):
         if self.use_bias:
             fan_in = size[0] * size[1] * shape[2]
             bias = self.param("bias", _uniform_bias(fan_in), (self.features,), jnp.float32)
-            output = output + bias.astype(self.dtype)
-        return output
+            shift = bias if affine is None else bias * affine[0] + affine[1]
+        return output if shift is None else output + shift.astype(self.dtype)
 
 
 class Dense(nn.Module):
@@ -211,8 +218,41 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
 
+        factor, shift = self._affine(mean, var, scale, bias)
+        return (inputs * factor + shift).astype(self.dtype)
+
+    def _affine(self, mean: Array, var: Array, scale: Array, bias: Array) -> tuple[Array, Array]:
         factor = lax.rsqrt(var + self.epsilon) * scale
-        return (inputs * factor + (bias - mean * factor)).astype(self.dtype)
+        return factor, bias - mean * factor
+
+    def running_affine(self) -> tuple[Array, Array]:
+        """What evaluation mode multiplies by and adds, (features,) each; of initialised modules."""
+        names = {"mean": "batch_stats", "var": "batch_stats", "scale": "params", "bias": "params"}
+        held: dict[str, Any] = {n: self.get_variable(where, n) for n, where in names.items()}
+        return self._affine(**held)
+
+
+@contextlib.contextmanager
+def folded_batch_norm() -> Iterator[None]:
+    """Within it, `convolve_and_normalize` is one convolution outside of training.
+
+    Weights that stand still, as under an attack, are multiplied once instead of every output. Not
+    for whoever looks at the convolutions' own outputs.
+    """
+    token = _folding.set(True)
+    try:
+        yield
+    finally:
+        _folding.reset(token)
+
+
+def convolve_and_normalize(
+    convolution: Convolution, norm: BatchNorm, images: Array, *, train: bool
+) -> Array:
+    """`norm(convolution(images), train=train)`, equal to rounding within `folded_batch_norm`."""
+    if train or norm.batch_statistics_axis is not None or not _folding.get():
+        return norm(convolution(images), train=train)
+    return convolution(images, norm.running_affine()).astype(norm.dtype)
 
 
 def max_pool(images: Array, size: int, *, stride: int | None = None, padding: int = 0) -> Array:

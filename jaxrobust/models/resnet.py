@@ -26,18 +26,18 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool = False) -> Array:
-        outputs = layers.Convolution(
+        convolution = layers.Convolution(
             self.features,
             1,
             self.stride,
             dtype=self.dtype,
             kernel_init=layers.he_normal_fan_out(),
             name="conv",
-        )(inputs)
+        )
         norm = layers.BatchNorm(
             self.dtype, batch_statistics_axis=self.batch_statistics_axis, name="norm"
         )
-        return norm(outputs, train=train)
+        return layers.convolve_and_normalize(convolution, norm, inputs, train=train)
 
 
 class ResidualBlock(nn.Module):
@@ -69,7 +69,7 @@ class ResidualBlock(nn.Module):
             convolutions = [(width, 3, stride), (features, 3, 1)]
         outputs = inputs
         for index, (channels, size, step) in enumerate(convolutions, start=1):
-            outputs = layers.Convolution(
+            convolution = layers.Convolution(
                 channels,
                 size,
                 step,
@@ -77,11 +77,11 @@ class ResidualBlock(nn.Module):
                 dtype=self.dtype,
                 kernel_init=layers.he_normal_fan_out(),
                 name=f"conv{index}",
-            )(outputs)
+            )
             norm = layers.BatchNorm(
                 self.dtype, batch_statistics_axis=self.batch_statistics_axis, name=f"bn{index}"
             )
-            outputs = norm(outputs, train=train)
+            outputs = layers.convolve_and_normalize(convolution, norm, outputs, train=train)
             if index < len(convolutions):
                 outputs = jax.nn.relu(outputs)
         if stride != 1 or inputs.shape[-1] != features:
@@ -138,13 +138,14 @@ class ResNet(nn.Module):
             name="conv1",
         )
         if self.small_images:
-            outputs = stem(3, self.stem_stride or 1, 1)(outputs)
+            convolution = stem(3, self.stem_stride or 1, 1)
         else:
-            outputs = stem(7, self.stem_stride or 2, 3)(outputs)
+            convolution = stem(7, self.stem_stride or 2, 3)
         norm = layers.BatchNorm(
             self.dtype, batch_statistics_axis=self.batch_statistics_axis, name="bn1"
         )
-        outputs = jax.nn.relu(norm(outputs, train=train))
+        outputs = layers.convolve_and_normalize(convolution, norm, outputs, train=train)
+        outputs = jax.nn.relu(outputs)
         if not self.small_images:
             outputs = layers.max_pool(outputs, 3, stride=2, padding=1)
         for stage, blocks in enumerate(self.stage_sizes):

@@ -60,7 +60,7 @@ class VGG(nn.Module):
         for stage, count in enumerate(self.convolutions, start=1):
             features = self.width * min(2 ** (stage - 1), 8)
             for place in range(1, count + 1):
-                outputs = layers.Convolution(
+                convolution = layers.Convolution(
                     features,
                     3,
                     padding=1,
@@ -68,14 +68,16 @@ class VGG(nn.Module):
                     dtype=self.dtype,
                     kernel_init=layers.he_normal_fan_out(),
                     name=f"conv{stage}_{place}",
-                )(outputs)
+                )
                 if self.batch_norm:
                     norm = layers.BatchNorm(
                         self.dtype,
                         batch_statistics_axis=self.batch_statistics_axis,
                         name=f"bn{stage}_{place}",
                     )
-                    outputs = norm(outputs, train=train)
+                    outputs = layers.convolve_and_normalize(convolution, norm, outputs, train=train)
+                else:
+                    outputs = convolution(outputs)
                 outputs = jax.nn.relu(outputs)
             outputs = layers.max_pool(outputs, 2)
         outputs = layers.adaptive_average_pool(outputs, 1 if self.small_images else 7)
