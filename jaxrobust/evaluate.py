@@ -112,7 +112,7 @@ def evaluate(
       classifier: callable pytree.
       dataset: the `dataset` part of a config.
       split: of the data set.
-      batch_size: images at once, over all devices.
+      batch_size: the most images at once, over all devices.
       mesh: with the axis "data".
       key: of the attacks.
       attacks_by_name: {name: {"name": attack, options}}.
@@ -137,7 +137,7 @@ def evaluate(
             batches.set_state(total.pop("position"))
         # Once for all batches: what is on one device alone would be sent again with each.
         classifier = jax.device_put(classifier, NamedSharding(mesh, PartitionSpec()))
-        progress = logs.Progress(title, len(batches), images=batch_size, every=every)
+        progress = logs.Progress(title, len(batches), images=batches.batch_size, every=every)
         noting = partial_file if jax.process_index() == 0 else None
         noted = time.perf_counter()
         for batch in batches:
@@ -213,19 +213,27 @@ def _read_partial(partial_file, settings) -> tuple[dict, int]:
     return note["total"], note["done"]
 
 
-def report(config: Any, classifier: Classifier, *, mesh: Mesh, folder: Path, title: str) -> dict:
+def report(
+    config: Any,
+    classifier: Classifier,
+    *,
+    data: pipeline.DatasetInfo,
+    mesh: Mesh,
+    folder: Path,
+    title: str,
+) -> dict:
     """The evaluation that a config asks for, as it stands in results.json: rates in per cent.
 
     Args:
       config: of one run.
       classifier: the trained one.
+      data: the data set, as `pipeline.describe` gives it.
       mesh: with the axis "data".
       folder: of the run, for the notes of an interrupted evaluation.
       title: of the progress lines.
     """
     settings = config.evaluation
     key = jax.random.key(settings.seed)
-    data = pipeline.describe(config.dataset)
     run = functools.partial(
         evaluate,
         classifier,

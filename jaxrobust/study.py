@@ -1,5 +1,6 @@
 """A study: named runs x seeds of one config, each in its own folder, and one table at the end."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -36,27 +37,34 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     # Standard runs first: they are what the others are compared with.
     names = sorted(config.runs, key=lambda name: configs.for_run(config, name).attack is not None)
     grid = [(name, seed) for seed in config.seeds for name in names]
+    checked = {}
     for name in config.runs:
-        single = configs.for_run(config, name)
-        train.check(single, config.seeds[0])
+        single, first = configs.for_run(config, name), config.seeds[0]
+        of_first = train.check(single, first)
+        checked[name, first] = of_first
         for seed in config.seeds[1:]:
-            fine_tuning.describe_backbones(single, seed)
-    _check_folders(config, workdir, grid)
+            backbones = fine_tuning.describe_backbones(single, seed)
+            checked[name, seed] = dataclasses.replace(of_first, backbones=backbones)
+    _check_folders(config, workdir, checked)
     others = _finished_outside(workdir, grid)
     results: list[dict[str, Any]] = []
     for name, seed in grid:
-        results.append(_one(configs.for_run(config, name), workdir / name / f"seed{seed}", seed))
+        folder = workdir / name / f"seed{seed}"
+        results.append(_one(configs.for_run(config, name), folder, seed, checked[name, seed]))
         if jax.process_index() == 0:
             files.write_json(workdir / _RESULTS, results + others)
     return results
 
 
-def _check_folders(config: ConfigDict, workdir: Path, grid: list[tuple[str, int]]) -> None:
+def _check_folders(
+    config: ConfigDict, workdir: Path, checked: dict[tuple[str, int], train.Checked]
+) -> None:
     """Every folder that exists must belong to this config, before the first run spends hours."""
-    for name, seed in grid:
+    for (name, seed), known in checked.items():
         folder = workdir / name / f"seed{seed}"
         if checkpoints.read_config(folder) is not None:
-            train.prepare_folder(folder, train.describe(configs.for_run(config, name), seed))
+            single = configs.for_run(config, name)
+            train.prepare_folder(folder, train.describe(single, seed, known))
 
 
 def _finished_outside(workdir: Path, grid: list[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -69,7 +77,7 @@ def _finished_outside(workdir: Path, grid: list[tuple[str, int]]) -> list[dict[s
     return found
 
 
-def _one(config: ConfigDict, folder: Path, seed: int) -> dict[str, Any]:
+def _one(config: ConfigDict, folder: Path, seed: int, checked: train.Checked) -> dict[str, Any]:
     (name,) = config.runs
     finished = folder / _FINISHED
     settings = configs.to_plain(config.evaluation) | {"dataset": configs.to_plain(config.dataset)}
@@ -77,10 +85,11 @@ def _one(config: ConfigDict, folder: Path, seed: int) -> dict[str, Any]:
         before = json.loads(finished.read_text())
         if before["settings"] == settings:
             return before["results"]
-    classifier = train.train(config, folder, seed=seed)
+    classifier = train.train(config, folder, seed=seed, checked=checked)
     measured = evaluate.report(
         config,
         classifier,
+        data=checked.data,
         mesh=train.data_mesh(),
         folder=folder,
         title=f"{name} seed {seed}",

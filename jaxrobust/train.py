@@ -1,5 +1,6 @@
 """Training from a config: resumed where it stopped, saved as it goes, stopped on NaN."""
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -36,12 +37,30 @@ __all__ = [
 ]
 
 
-def check(config: ConfigDict, seed: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What a training will work with, as it was found when it was checked.
+
+    Attributes:
+      data: the data set.
+      backbones: what config.json says of the trainings to start from.
+      model_fields: of `models.create`.
+    """
+
+    data: pipeline.DatasetInfo
+    backbones: list[dict[str, Any]]
+    model_fields: dict[str, Any]
+
+
+def check(config: ConfigDict, seed: int) -> Checked:
     """What `config.check` cannot know: the model, the data and the devices fit each other.
 
     Args:
       config: of one run.
       seed: of the training.
+
+    Returns:
+      What was opened and looked up on the way.
 
     Raises:
       FileNotFoundError: when data or the trainings to start from are missing.
@@ -82,12 +101,14 @@ def check(config: ConfigDict, seed: int) -> None:
             f"adversarial_share must be at least one of the {per_device} images of a device, "
             f"got {config.adversarial_share}."
         )
-    _trace(config, model, data.image_shape)
+    _trace(config, model, data)
+    return Checked(data, backbones, fields)
 
 
-def _trace(config: ConfigDict, model: Any, image_shape: tuple[int, ...]) -> None:
-    """Trace one training step: a model that cannot take these images says so now."""
-    recipe = Recipe.from_config(config, steps=1)
+def _trace(config: ConfigDict, model: Any, data: pipeline.DatasetInfo) -> None:
+    """Trace one training step, which training will take up: a model that cannot says so now."""
+    image_shape = data.image_shape
+    recipe = Recipe.from_config(config, planned_steps(config, data.train_examples))
     fixed = {"model": model, "recipe": recipe, "mesh": data_mesh()}
     state = jax.eval_shape(
         functools.partial(initial_state, image_shape=image_shape, **fixed), jax.random.key(0)
@@ -100,25 +121,24 @@ def _trace(config: ConfigDict, model: Any, image_shape: tuple[int, ...]) -> None
     jax.eval_shape(functools.partial(train_step, **fixed), state, batch, jax.random.key(0))
 
 
-def describe(config: ConfigDict, seed: int) -> dict[str, Any]:
+def describe(config: ConfigDict, seed: int, checked: Checked) -> dict[str, Any]:
     """What config.json says of one training: enough to repeat it and to open its checkpoints.
 
     Args:
       config: of one run.
       seed: of the training.
+      checked: what `check` returned of it.
     """
-    data = pipeline.describe(config.dataset)
-    backbones = fine_tuning.describe_backbones(config, seed)
     (run,) = config.runs
     return {
         "jaxrobust": __version__,
         "run": run,
         "seed": seed,
-        "model": _model_fields(config, data, backbones),
-        "image_shape": list(data.image_shape),
-        "steps": planned_steps(config, data.train_examples),
+        "model": checked.model_fields,
+        "image_shape": list(checked.data.image_shape),
+        "steps": planned_steps(config, checked.data.train_examples),
         "config": configs.to_plain(config),
-        "backbones": backbones,
+        "backbones": checked.backbones,
     }
 
 
@@ -173,13 +193,20 @@ def _training_part(description: dict) -> dict:
     return {**description, **compared}
 
 
-def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -> Classifier:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    seed: int | None = None,
+    checked: Checked | None = None,
+) -> Classifier:
     """Train the single run of a config, or go on where an earlier call was interrupted.
 
     Args:
       config: of one run (`config.for_run` picks one of several), checked first.
       workdir: the folder for config.json, checkpoints, metrics.jsonl and TensorBoard's files.
       seed: of weights, data order and attacks; None: the config's only seed.
+      checked: what `check` returned of this config and seed, where it was called before.
 
     Returns:
       The trained classifier, its arrays uncommitted.
@@ -215,12 +242,11 @@ def train(config: ConfigDict, workdir: str | Path, *, seed: int | None = None) -
         if len(config.seeds) != 1:
             raise ValueError(f"seed must be given when the config has several, {config.seeds}.")
         (seed,) = config.seeds
-    check(config, seed)
-    folder = Path(workdir)
-    description = describe(config, seed)
+    checked = checked or check(config, seed)
+    folder, data = Path(workdir), checked.data
+    description = describe(config, seed, checked)
     prepare_folder(folder, description)
 
-    data = pipeline.describe(config.dataset)
     model = models.create(**description["model"])
     steps_per_epoch = data.train_examples / config.batch_size
     steps = description["steps"]

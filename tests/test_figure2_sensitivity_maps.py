@@ -22,8 +22,10 @@ def write_workdir(workdir, data_dir, *, seeds=(0, 1), **changes):
     """STD and ADV of each seed as `train` leaves them, of weights that nobody trained."""
     config = tiny.config(data_dir, runs={"std": {}, "adv": {"attack": ATTACK}}, **changes)
     for position, run in enumerate(config.runs):
+        single = configs.for_run(config, run)
+        checked = train.check(single, seed=seeds[0])
         for seed in seeds:
-            description = train.describe(configs.for_run(config, run), seed=seed)
+            description = train.describe(single, seed, checked)
             checkpoints.write_config(workdir / run / f"seed{seed}", description)
             model = models.create(**description["model"])
             rng = np.random.default_rng([position, seed])

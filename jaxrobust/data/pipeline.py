@@ -143,13 +143,14 @@ def evaluation_batches(
 ) -> Batches:
     """One pass over a split, in order.
 
-    The last batch is padded with repetitions of the first image, which "mask" marks, so every
-    process sees the same number of batches and every image counts once.
+    All batches are of one size, the smallest with which there are no more of them, so that hardly
+    anything is computed for padding. The last is padded with repetitions of the first image, which
+    "mask" marks: every process sees the same number of batches and every image counts once.
 
     Args:
         dataset_config: As for `train_batches`.
         split: Name of the split; None is the config's evaluation split.
-        batch_size: As for `train_batches`.
+        batch_size: The most images in a batch, over all devices and processes.
         mesh: As for `train_batches`.
 
     Returns:
@@ -182,6 +183,9 @@ def _batches(
     if not len(opened):
         raise ValueError(f"Split {opened.name!r} of {opened.dataset_name} holds no images.")
     augmentation = "none" if seed is None else config.augmentation
+    if seed is None:
+        count = -(-len(opened) // batch_size)
+        batch_size = -(-len(opened) // (count * devices)) * devices
     in_memory = _fits_in_memory(config, opened, augmentation)
     kind = InMemoryBatches if in_memory else StreamedBatches
     return kind(opened, config, augmentation, batch_size=batch_size, seed=seed, mesh=mesh)
