@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxrobust import Classifier, as_classifier, attacks, models
-from tests.tiny import drawn_variables
+from tests.tiny import assert_equal_to_rounding, drawn_variables
 
 SHAPE = (8, 8, 3)
 CLASSES = 5
@@ -146,7 +146,7 @@ def test_alone_and_in_a_batch_the_same(norm, epsilon):
     keys = jax.random.split(key, len(x))
     for i in (0, 5):
         alone = attacks.pgd(classifier, x[i], LABELS[i], key=keys[i], **options)
-        np.testing.assert_allclose(alone, batch[i], atol=1e-6)
+        assert_equal_to_rounding(alone, batch[i], share=0.99)
 
 
 def test_keys_may_be_given_one_by_one():
@@ -155,7 +155,7 @@ def test_keys_may_be_given_one_by_one():
     batch = attacks.fgsm(classifier, x, LABELS, key=key, **options)
     keys = jax.random.split(key, len(x))
     by_keys = attacks.fgsm(classifier, x[3:], LABELS[3:], key=keys[3:], **options)
-    np.testing.assert_allclose(by_keys, batch[3:], atol=1e-6)
+    assert_equal_to_rounding(by_keys, batch[3:], share=0.999)
 
 
 def test_more_restarts_never_hurt():
@@ -172,8 +172,9 @@ def test_more_restarts_never_hurt():
     before, after = losses(1), losses(3)
     assert np.all(after[0] >= before[0])
     same = after[0] == before[0]
-    assert np.all(after[1][same] >= before[1][same] - 1e-6)
-    assert np.any(after[1] > before[1] + 1e-6)
+    rounding = 1e-5 * before[1].max()
+    assert np.all(after[1][same] >= before[1][same] - rounding)
+    assert np.any(after[1] > before[1] + rounding)
 
 
 def test_targeted_attack_reaches_its_target():
@@ -339,9 +340,8 @@ def test_reported_options_are_those_that_run():
             known = {k: v for k, v in known.items() if k not in ("steps", "restarts")}
         key = jax.random.key(0)
         # Two programs: what is left out in the one is an argument of the other.
-        np.testing.assert_allclose(
+        assert_equal_to_rounding(
             attacks.get(name)(classifier, x, LABELS, key=key, **options),
             attacks.get(name)(classifier, x, LABELS, key=key, **known),
-            rtol=0,
-            atol=1e-6,
+            share=0.998,  # in the l1 ball few pixels change at all
         )

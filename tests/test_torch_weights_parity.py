@@ -12,7 +12,8 @@ from jaxrobust.models import layers
 from tests import torch_states
 
 FIXTURES = Path(__file__).parent / "fixtures"
-TOLERANCE = 1e-5
+TOLERANCE = 5e-5
+DOUBLE_TOLERANCE = 1e-5
 FIELDS = {"alexnet_bn": {"name": "alexnet"}, "vgg11_bn": {"width": 16, "hidden": 64}}
 SIGNS = np.where(np.arange(100) % 2, -1, 1)
 
@@ -72,7 +73,7 @@ def test_logits_and_gradients_are_those_of_pytorch(opened, name, sizes, gradient
     for size in sizes:
         assert error(classifier, fixture, size) < TOLERANCE
     if gradient_size is not None:
-        assert gradient_error(classifier, fixture, gradient_size) < TOLERANCE
+        assert gradient_error(classifier, fixture, gradient_size) < DOUBLE_TOLERANCE
 
 
 def same_padding(images, kernel, *, stride=1, padding=0, groups=1):
@@ -93,13 +94,13 @@ def test_the_tolerance_is_not_met_by_chance(opened, monkeypatch, name, size):
         return leaf + (1e-3 - 1e-5) if path[-1].key == "var" else leaf
 
     variables = jax.tree.map_with_path(with_other_epsilon, classifier.variables)
-    assert error(Classifier(classifier.model, variables), fixture, size) > 1000 * TOLERANCE
+    assert error(Classifier(classifier.model, variables), fixture, size) > 200 * TOLERANCE
 
     for wrong in ({"mean": (0.5, 0.5, 0.5)}, {"std": (0.225, 0.225, 0.225)}):
         other = Classifier(classifier.model.clone(**wrong), classifier.variables)
-        assert error(other, fixture, size) > 1000 * TOLERANCE
+        assert error(other, fixture, size) > 200 * TOLERANCE
 
     # Padded as TensorFlow does, which moves what strides of 2 see by one pixel.
     monkeypatch.setattr(layers, "convolve", same_padding)
     padded = jax.jit(lambda images: classifier.model.apply(classifier.variables, images))
-    assert error(padded, fixture, size) > 1000 * TOLERANCE
+    assert error(padded, fixture, size) > 200 * TOLERANCE

@@ -44,6 +44,20 @@ class TinyResNet(resnet.ResNet):
     widening: int = 2
 
 
+def assert_equal_to_rounding(one, other, tolerance=1e-5, *, share=1.0):
+    """In units of the largest value: what cancels is as exact as what it was added up from.
+
+    Below 1, `share` is that of entries which must be equal: where rounding can decide about a ReLU
+    or the sign of a gradient, single ones may be far off.
+    """
+    allowed = tolerance * np.abs(other).max()
+    if share == 1:
+        np.testing.assert_allclose(one, other, rtol=0, atol=allowed)
+    else:
+        assert np.shape(one) == np.shape(other)
+        assert np.mean(np.abs(np.asarray(one) - np.asarray(other)) <= allowed) >= share
+
+
 def drawn_variables(model, image_shape):
     """Weights and running statistics like a trained network's, without compiling `model.init`."""
     rng = np.random.default_rng(0)

@@ -65,7 +65,10 @@ def rank_correlation(maps: Any, others: Any, *, signed: bool = False) -> Any:
     Example:
       >>> import numpy as np
       >>> maps = np.arange(12.0).reshape(2, 2, 3)
-      >>> rank_correlation(maps, maps**3), rank_correlation(maps, -maps, signed=True)
+      >>> alike, opposite = (
+      ...     rank_correlation(maps, maps**3), rank_correlation(maps, -maps, signed=True)
+      ... )
+      >>> round(alike, 6), round(opposite, 6)
       (1.0, -1.0)
     """
 

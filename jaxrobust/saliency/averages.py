@@ -213,7 +213,7 @@ def integrated_gradients(
       >>> import jax.numpy as jnp
       >>> classifier = lambda image: jnp.stack([image.sum(), (image**2).sum()])
       >>> image = jnp.full((1, 1, 3), 0.5)
-      >>> integrated_gradients(classifier, image, 1, baseline=0.0).tolist()
+      >>> integrated_gradients(classifier, image, 1, baseline=0.0).round(5).tolist()
       [[[0.5, 0.5, 0.5]]]
     """
     start = jnp.asarray(mean_pixel(classifier) if baseline is None else baseline, image.dtype)
