@@ -1,12 +1,14 @@
 """What each formulation of `cpu_lowering` is worth: python -m experiments.benchmark_lowering
 
-Every formulation is left out in turn, and all of them, and jaxrobust's compiler options too; the
-time is given in units of the time with everything, so that a figure above 1 is what the
-formulation wins there. All programs of a network are run in turns. To be run anew, with nothing
-else running, for each version of jaxlib; a formulation that wins nowhere should go.
+Every formulation is left out in turn, then all of them, then jaxrobust's compiler options as well;
+the time is given in units of the time with everything, so that a figure above 1 is what the
+formulation wins there. All programs of a network are run in turns, in another order each time.
+About a quarter of an hour on two cores. To be run anew, with nothing else running, for each version
+of jaxlib; a formulation that wins nowhere should go.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -31,8 +33,8 @@ EVERYTHING = "everything"
 VARIANTS = (
     EVERYTHING,
     *(f"no {name}" for name in cpu_lowering.FORMULATIONS),
-    "no formulation",
-    "nor compiler options",
+    "no formulation at all",
+    "nor our options",
 )
 
 
@@ -71,23 +73,34 @@ def _compiled(variant: str, work: Callable, *arguments: Any) -> Any:
         return jax.jit(work).lower(*arguments).compile()
 
 
-def measure(network: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians over the rounds of {work: {variant: time in units of that with everything}}."""
+def measure(
+    network: str, rounds: int, tell: Callable[[str], None] = print
+) -> dict[str, dict[str, float]]:
+    """Medians over the rounds of {work: {variant: time in units of that with everything}}.
+
+    Args:
+        network: one of `NETWORKS`.
+        rounds: measurements of each program.
+        tell: is given one line at a time about what goes on.
+    """
     create, size, batch_size = NETWORKS[network]
     classifier = Classifier.init(jax.random.key(0), create(), (size, size, 3))
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.random((batch_size, size, size, 3), np.float32))
     labels = jnp.asarray(generator.integers(0, 10, batch_size))
-    programs = {
-        (name, variant): _compiled(variant, work, classifier, images, labels)
-        for name, work in WORKS.items()
-        for variant in VARIANTS
-    }
+    programs = {}
+    for name, work in WORKS.items():
+        for variant in VARIANTS:
+            tell(f"{network}: compiling {name}, {variant}")
+            programs[name, variant] = _compiled(variant, work, classifier, images, labels)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
     for turn in range(rounds + 1):
-        for key, program in programs.items():
+        tell(f"{network}: round {turn} of {rounds}")
+        # What has run just before leaves its trace in the caches.
+        for index in generator.permutation(len(programs)):
+            key = list(programs)[index]
             start = time.perf_counter()
-            jax.block_until_ready(program(classifier, images, labels))
+            jax.block_until_ready(programs[key](classifier, images, labels))
             if turn:  # the first warms up
                 seconds[key].append(time.perf_counter() - start)
     return {
@@ -108,9 +121,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9, help="of every program")
     arguments = parser.parse_args(argv)
     runtime.prepare()
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     print(f"jax {jax.__version__}, oneDNN: {'yes' if cpu_compiler.has_onednn() else 'no'}")
     for network in arguments.networks:
-        measured = measure(network, arguments.rounds)
+        measured = measure(network, arguments.rounds, tell)
         print(f"\n{network.ljust(22)}" + "".join(name.rjust(20) for name in WORKS))
         for variant in VARIANTS[1:]:
             cells = [f"{measured[name][variant]:.2f}".rjust(20) for name in WORKS]

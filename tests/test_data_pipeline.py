@@ -467,3 +467,19 @@ def test_mocked_data_sources_work():
         assert pipeline.describe(config).train_examples == 6
         with pipeline.train_batches(config, batch_size=6, seed=0, mesh=mesh()) as batches:
             assert sorted(np.asarray(next(batches)["label"])) == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("most", "devices", "size", "count"),
+    [(256, 1, 180, 2), (256, 8, 184, 2), (1000, 1, 360, 1), (8, 8, 8, 45), (7, 1, 7, 52)],
+)
+def test_evaluation_batches_are_padded_to_what_is_there(data_dir, most, devices, size, count):
+    config = DatasetConfig(name="digits", data_dir=str(data_dir))
+    options = {"batch_size": most, "mesh": mesh(devices)}
+    with pipeline.evaluation_batches(config, "test", **options) as batches:
+        assert batches.num_examples == 360
+        assert (batches.batch_size, len(batches)) == (size, count)
+        masks = np.concatenate([batch["mask"] for batch in batches])
+    assert len(masks) == size * count
+    assert masks[:360].all()
+    assert not masks[360:].any()

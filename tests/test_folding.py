@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+
 
 from jaxrobust import as_classifier, models, saliency
 from jaxrobust.classifier import Classifier
 from jaxrobust.models import layers, resnet
+from tests import tiny
 
 SHAPE = (32, 32, 3)
 MODELS = {
@@ -45,14 +46,10 @@ def _scaled_outputs(function, images):
 
 def test_logits_and_maps_are_equal_to_rounding(classifier, images):
     plain, labels = _unfolded(classifier), jnp.arange(5)
-    expected = plain(images)
-    np.testing.assert_allclose(
-        classifier(images), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
-    )
+    tiny.assert_equal_to_rounding(classifier(images), plain(images))
     for method in (saliency.loss_gradient, saliency.guided_backprop):
-        ours, theirs = (np.asarray(method(one, images, labels)) for one in (classifier, plain))
-        # Rounding may turn single ReLUs.
-        assert np.mean(np.abs(ours - theirs) <= 1e-5 * np.abs(theirs).max()) > 0.99
+        ours, theirs = (method(one, images, labels) for one in (classifier, plain))
+        tiny.assert_equal_to_rounding(ours, theirs, share=0.99)
 
 
 def test_outputs_are_no_longer_scaled(classifier, images):
@@ -74,7 +71,7 @@ def test_convolutions_that_are_looked_at_are_not_folded(classifier, images):
         [(kernel.shape[0] // 2,) * 2] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     ) + params.get("bias", 0.0)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    tiny.assert_equal_to_rounding(found, expected)
 
 
 def test_batch_statistics_are_not_folded(images):

@@ -44,7 +44,13 @@ RUN_BY = {
         "tests/test_imagenet.py::test_resnet50_adv_takes_real_steps_on_mock_imagenet"
     ),
     'pip install -e ".[test]"': ".ci/run::&& pytest",
+    "python -m experiments.benchmark_speed --model=resnet8_small --image_size=32 --batch_size=128 "
+    "--num_classes=10": "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes",
+    "python -m experiments.benchmark_speed --model=resnet50 --batch_size=8": (
+        "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes"
+    ),
     "pytest": ".ci/run::&& pytest",
+    "pytest -m slow": ".ci/run::pytest -m slow",
 }
 
 

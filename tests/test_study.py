@@ -8,9 +8,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jaxrobust import checkpoints, study, train
+from jaxrobust.data import pipeline
 from tests import tiny
 from tests.test_checkpoints import truncate
 
@@ -69,6 +71,25 @@ def test_study_of_two_runs(data_dir, tmp_path, capsys):
     again = study.run(config, tmp_path)
     assert again[0]["attacks"][0]["defense_success_rate"] == 100.0
     assert again[0]["clean"] == results[0]["clean"]
+
+
+def test_a_fresh_run_opens_its_data_and_traces_its_step_once(data_dir, tmp_path, monkeypatch):
+    counts = {"opened": 0, "traced": 0}
+
+    def counted(name, function):
+        def call(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    loss = "softmax_cross_entropy_with_integer_labels"
+    monkeypatch.setattr(optax, loss, counted("traced", getattr(optax, loss)))
+    monkeypatch.setattr(pipeline, "describe", counted("opened", pipeline.describe))
+    config = tiny.config(data_dir)
+    config.optimizer.learning_rate = 0.0123  # that no other test has traced
+    study.run(config, tmp_path)
+    assert counts == {"opened": 1, "traced": 1}
 
 
 def study_run(config, run):
