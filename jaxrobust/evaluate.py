@@ -131,13 +131,14 @@ def evaluate(
     )
     swept = {name: _split_options(variant) for name, variant in (variants or {}).items()}
     with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
-        settings = _settings(classifier, dataset, attacked, swept, each, batch_size, split, key)
+        size = batches.batch_size
+        settings = _settings(classifier, dataset, attacked, swept, each, size, split, key)
         total, done = _read_partial(partial_file, settings)
         if done:
             batches.set_state(total.pop("position"))
         # Once for all batches: what is on one device alone would be sent again with each.
         classifier = jax.device_put(classifier, NamedSharding(mesh, PartitionSpec()))
-        progress = logs.Progress(title, len(batches), images=batches.batch_size, every=every)
+        progress = logs.Progress(title, len(batches), images=size, every=every)
         noting = partial_file if jax.process_index() == 0 else None
         noted = time.perf_counter()
         for batch in batches:

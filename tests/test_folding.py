@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-
 from jaxrobust import as_classifier, models, saliency
 from jaxrobust.classifier import Classifier
 from jaxrobust.models import layers, resnet
