@@ -17,6 +17,8 @@ import functools
 import os
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,18 +34,18 @@ _WANTED = {
     "xla_cpu_experimental_onednn_custom_call": True,
 }
 
-_enabled = True
+# Of one thread: others may compile while this one finds out which options there are.
+_plain = ContextVar("plain", default=False)
 
 
 @contextlib.contextmanager
 def plain_options() -> Iterator[None]:
     """Within it, programs are compiled for CPU as JAX compiles them by itself."""
-    global _enabled
-    before, _enabled = _enabled, False
+    token = _plain.set(True)
     try:
         yield
     finally:
-        _enabled = before
+        _plain.reset(token)
 
 
 def _known(options: dict[str, Any]) -> bool:
@@ -55,20 +57,38 @@ def _known(options: dict[str, Any]) -> bool:
     return True
 
 
+def _asked() -> str:
+    """What the user's XLA_FLAGS say, or the file that they name."""
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if flags and not flags.startswith("-") and Path(flags).is_file():
+        return Path(flags).read_text()
+    return flags
+
+
 @functools.cache
 def options() -> dict[str, Any]:
-    """The compiler options for CPU, by XLA's names: those that this jaxlib knows."""
-    asked = os.environ.get("XLA_FLAGS", "")
-    free = {name: value for name, value in _WANTED.items() if name not in asked}
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    """The compiler options for CPU, by XLA's names: those that this jaxlib knows.
+
+    Raises:
+        RuntimeError: When JAX has no CPU to compile for.
+    """
+    free = {name: value for name, value in _WANTED.items() if name not in _asked()}
+    with plain_options(), jax.default_device(jax.local_devices(backend="cpu")[0]):
         return {name: value for name, value in free.items() if _known({name: value})}
 
 
-@functools.cache
 def has_onednn() -> bool:
-    """Whether convolutions and matrix products are compiled to calls of oneDNN."""
+    """Whether convolutions and matrix products for CPU are compiled to calls of oneDNN."""
+    try:
+        return _calls_onednn(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # Programs can be lowered for a CPU that this process cannot use.
+        return False
+
+
+@functools.cache
+def _calls_onednn(cpu: jax.Device) -> bool:
     side = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(cpu):
         product = jax.jit(jnp.dot, compiler_options=options()).lower(side, side).compile()
     return "__onednn$matmul" in (product.as_text() or "")
 
@@ -81,12 +101,10 @@ def install() -> None:
 
     @functools.wraps(plain)
     def get_compile_options(*args: Any, **kwargs: Any) -> Any:
-        if getattr(kwargs.get("backend"), "platform", None) != "cpu" or not _enabled:
+        if getattr(kwargs.get("backend"), "platform", None) != "cpu" or _plain.get():
             return plain(*args, **kwargs)
-        with plain_options():
-            chosen = options()
         own = kwargs.get("env_options_overrides") or {}
-        return plain(*args, **kwargs | {"env_options_overrides": chosen | dict(own)})
+        return plain(*args, **kwargs | {"env_options_overrides": options() | dict(own)})
 
     get_compile_options.for_cpu = True  # type: ignore[attr-defined]
     _compiler.get_compile_options = get_compile_options

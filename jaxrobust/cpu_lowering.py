@@ -16,8 +16,9 @@ normalisation takes many, two sums, of which the first uses all cores.
 
 Only the *lowering* of these operations for the CPU backend changes, in the whole process: every
 model profits, whoever wrote it, and differentiation in either mode, `vmap` and jaxprs stay as they
-are. Other backends, complex and integer numbers and all but two-dimensional convolutions are left
-alone. `python -m experiments.benchmark_lowering` measures each against what XLA does by itself.
+are. Finite values agree to rounding; NaN may spread to other neighbours. Other backends, complex
+and integer numbers and all but two-dimensional convolutions are left alone.
+`python -m experiments.benchmark_lowering` measures each against what XLA does by itself.
 """
 
 import contextlib
@@ -309,9 +310,10 @@ def _pool_gradient(
 
 def _lower_sum(context: Any, values: Any, *, axes: Sequence[int], **parameters: Any) -> Any:
     (shape,) = context.avals_in
-    whole = len(shape.shape) > 2 and sorted(axes) == list(range(len(shape.shape) - 1))
-    usual = whole and jnp.issubdtype(shape.dtype, jnp.floating) and not _explicitly_sharded(shape)
-    if "sum" not in _enabled or not usual or shape.size < _LONG_SUM:
+    known = len(shape.shape) > 2 and all(isinstance(size, int) for size in shape.shape)
+    usual = known and jnp.issubdtype(shape.dtype, jnp.floating) and not _explicitly_sharded(shape)
+    whole = usual and sorted(axes) == list(range(len(shape.shape) - 1))
+    if "sum" not in _enabled or not whole or shape.size < _LONG_SUM:
         add = (stablehlo.AddOp, _get_sum_identity)
         return _unary_reduce_lower(*add, context, values, axes=axes, **parameters)
     return mlir.lower_fun(_sum_of_sums, multiple_results=False)(context, values)

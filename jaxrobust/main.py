@@ -16,8 +16,8 @@ _MULTIHOST = flags.DEFINE_boolean(
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
-    "Folder where compiled programs are kept for the next call, ~/.cache/jaxrobust/xla if not "
-    "given; empty for none.",
+    "Folder where compiled programs are kept for the next call (those that call oneDNN cannot be); "
+    "~/.cache/jaxrobust/xla if not given, empty for none.",
 )
 
 

@@ -1,21 +1,22 @@
 """What a program of ours, unlike an import of the library, sets for its own process."""
 
 import ctypes
+import importlib.util
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import jax
-
-CACHE = Path.home() / ".cache" / "jaxrobust" / "xla"
 
 # mallopt's parameters, as glibc's malloc.h numbers them.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def prepare(compilation_cache: str | None = None) -> None:
-    """Keep compiled programs on disk for the next process, and freed memory for the next step.
+    """Keep compiled programs on disk for the next process and, on CPU, freed memory at hand.
 
-    To be called first: before JAX compiles anything and before other threads start.
+    To be called first: before JAX starts its threads. Programs that call oneDNN (on CPU, jaxlib
+    0.11 and newer) cannot be kept on disk.
 
     Args:
       compilation_cache: the folder of compiled programs; "" for none, None for what JAX has been
@@ -28,11 +29,20 @@ def prepare(compilation_cache: str | None = None) -> None:
       >>> jax.config.jax_compilation_cache_dir is not None
       True
     """
-    keep_memory()
+    if _only_cpu():
+        keep_memory()
     if compilation_cache is None:
         told = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-        compilation_cache = told or str(CACHE)
+        compilation_cache = told or str(Path.home() / ".cache" / "jaxrobust" / "xla")
     jax.config.update("jax_compilation_cache_dir", compilation_cache or None)
+
+
+def _only_cpu() -> bool:
+    """Whether JAX has nothing but the CPU; asked without starting it."""
+    chosen = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if chosen:
+        return chosen == "cpu"
+    return not entry_points(group="jax_plugins") and importlib.util.find_spec("libtpu") is None
 
 
 def keep_memory() -> None:

@@ -1,6 +1,5 @@
 """A study: named runs x seeds of one config, each in its own folder, and one table at the end."""
 
-import dataclasses
 import json
 import math
 import statistics
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluate, files, fine_tuning, train
+from jaxrobust import checkpoints, evaluate, files, train
 from jaxrobust import config as configs
 
 _FINISHED = "evaluation.json"
@@ -37,14 +36,12 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     # Standard runs first: they are what the others are compared with.
     names = sorted(config.runs, key=lambda name: configs.for_run(config, name).attack is not None)
     grid = [(name, seed) for seed in config.seeds for name in names]
-    checked = {}
+    checked: dict[tuple[str, int], train.Checked] = {}
     for name in config.runs:
-        single, first = configs.for_run(config, name), config.seeds[0]
-        of_first = train.check(single, first)
-        checked[name, first] = of_first
-        for seed in config.seeds[1:]:
-            backbones = fine_tuning.describe_backbones(single, seed)
-            checked[name, seed] = dataclasses.replace(of_first, backbones=backbones)
+        data = None  # opened for the first seed
+        for seed in config.seeds:
+            checked[name, seed] = train.check(configs.for_run(config, name), seed, data)
+            data = checked[name, seed].data
     _check_folders(config, workdir, checked)
     others = _finished_outside(workdir, grid)
     results: list[dict[str, Any]] = []

@@ -27,6 +27,7 @@ from jaxrobust.training_loop import Interrupts, Loop, NotFinite, TrainingStopped
 from jaxrobust.version import __version__
 
 __all__ = [
+    "Checked",
     "NotFinite",
     "TrainingStopped",
     "check",
@@ -39,7 +40,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """What a training will work with, as it was found when it was checked.
+    """What the training of one seed will work with, as it was found when it was checked.
 
     Attributes:
       data: the data set.
@@ -52,12 +53,13 @@ class Checked:
     model_fields: dict[str, Any]
 
 
-def check(config: ConfigDict, seed: int) -> Checked:
+def check(config: ConfigDict, seed: int, data: pipeline.DatasetInfo | None = None) -> Checked:
     """What `config.check` cannot know: the model, the data and the devices fit each other.
 
     Args:
       config: of one run.
       seed: of the training.
+      data: the data set, where it has been opened before.
 
     Returns:
       What was opened and looked up on the way.
@@ -73,7 +75,7 @@ def check(config: ConfigDict, seed: int) -> Checked:
     ):
         if size % devices:
             raise ValueError(f"{name} must be a multiple of the {devices} devices, got {size}.")
-    data = pipeline.describe(config.dataset)
+    data = data or pipeline.describe(config.dataset)
     backbones = fine_tuning.describe_backbones(config, seed)
     if backbones and tuple(backbones[0]["image_shape"]) != data.image_shape:
         raise ValueError(
@@ -106,7 +108,7 @@ def check(config: ConfigDict, seed: int) -> Checked:
 
 
 def _trace(config: ConfigDict, model: Any, data: pipeline.DatasetInfo) -> None:
-    """Trace one training step, which training will take up: a model that cannot says so now."""
+    """Trace one training step: a model that cannot take these images says so now."""
     image_shape = data.image_shape
     recipe = Recipe.from_config(config, planned_steps(config, data.train_examples))
     fixed = {"model": model, "recipe": recipe, "mesh": data_mesh()}
@@ -121,14 +123,15 @@ def _trace(config: ConfigDict, model: Any, data: pipeline.DatasetInfo) -> None:
     jax.eval_shape(functools.partial(train_step, **fixed), state, batch, jax.random.key(0))
 
 
-def describe(config: ConfigDict, seed: int, checked: Checked) -> dict[str, Any]:
+def describe(config: ConfigDict, seed: int, checked: Checked | None = None) -> dict[str, Any]:
     """What config.json says of one training: enough to repeat it and to open its checkpoints.
 
     Args:
       config: of one run.
       seed: of the training.
-      checked: what `check` returned of it.
+      checked: what `check` returned of it, where it was called before.
     """
+    checked = checked or check(config, seed)
     (run,) = config.runs
     return {
         "jaxrobust": __version__,

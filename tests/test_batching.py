@@ -81,13 +81,13 @@ def test_memory_of_chunks_is_bounded():
     """The compiled program's temporary memory falls with batch_size."""
     model = models.create("resnet8_small", num_classes=5, width=4)
     classifier = Classifier(model, drawn_variables(model, (16, 16, 3)))
-    images = jnp.zeros((64, 16, 16, 3))
+    images = jnp.zeros((256, 16, 16, 3))
 
     def temporary(batch_size):
         def attack(classifier, images, labels):
             return attacks.fgsm(classifier, images, labels, epsilon=0.1, batch_size=batch_size)
 
-        lowered = jax.jit(attack).lower(classifier, images, jnp.zeros(64, int))
+        lowered = jax.jit(attack).lower(classifier, images, jnp.zeros(256, int))
         compiled = lowered.compile({"xla_backend_optimization_level": 0})
         return compiled.memory_analysis().temp_size_in_bytes
 

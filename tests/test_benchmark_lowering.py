@@ -20,6 +20,7 @@ def test_every_formulation_is_left_out_in_turn(monkeypatch, capsys):
     left_out = [variant.removeprefix("no ") for variant in benchmark_lowering.VARIANTS[1:-2]]
     assert left_out == list(cpu_lowering.FORMULATIONS)
     monkeypatch.setattr(benchmark_lowering, "measure", lambda *_: measured)
+    capsys.readouterr()
     benchmark_lowering.main(["--networks", "alexnet@224"])
     lines = capsys.readouterr().out.splitlines()
     assert "oneDNN" in lines[0]

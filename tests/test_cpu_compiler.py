@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,34 @@ def test_what_the_user_asks_for_in_xla_flags_counts():
     options, ynnpack, _ = _run(f"--{YNNPACK}={kinds} --{ONEDNN}=false")
     assert options == "[]"
     assert ynnpack
+
+
+def test_what_the_user_asks_for_in_a_file_of_flags_counts(tmp_path):
+    file = tmp_path / "flags"
+    file.write_text(f"--{ONEDNN}=false")
+    options, _, onednn = _run(str(file))
+    assert ONEDNN not in options
+    assert not onednn
+
+
+def test_threads_that_compile_while_the_options_are_found_out_use_them_too():
+    cpu_compiler.options.cache_clear()
+
+    def compiled(size):
+        side = jnp.ones((size, size))
+        return jax.jit(lambda a: a @ a + size).lower(side).compile().as_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(compiled, range(300, 308)))
+    assert not any("ynn_fusion" in text for text in texts)
+
+
+def test_lowering_for_a_cpu_that_is_not_there(monkeypatch):
+    def none(**_):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    assert cpu_compiler.has_onednn() is False
 
 
 def test_what_the_user_asks_for_in_jit_counts():

@@ -282,6 +282,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(data_dir, tmp_path):
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
@@ -355,6 +356,7 @@ def run_processes(script, data_dir, processes):
     return sorted(results)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_batches_of_one(data_dir, tmp_path):
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES)

@@ -329,6 +329,22 @@ def test_a_fine_tuning_of_other_backbones_is_another_training(pretrained, data_d
     train.train(fusion(data_dir, pretrained / "std" / "seed3"), tmp_path, seed=0)
 
 
+def test_each_seed_has_the_fields_of_its_own_backbone(pretrained, data_dir, tmp_path):
+    shutil.copytree(pretrained / "std", tmp_path / "std")
+    other = checkpoints.read_config(tmp_path / "std/seed10")
+    other["model"]["mean"] = [0.9, 0.9, 0.9]
+    checkpoints.write_config(tmp_path / "std/seed10", other)
+    config = fusion(data_dir, tmp_path / "std", seeds=(0, 1))
+    study.run(config, tmp_path / "fused")
+    (run,) = config.runs
+    means = []
+    for seed in (0, 1):
+        described = checkpoints.read_config(tmp_path / "fused" / run / f"seed{seed}")
+        means.append(described["model"]["backbones"][0]["mean"])
+        assert described["backbones"][0]["model"]["mean"] == means[-1]
+    assert means[0] != means[1] == [0.9, 0.9, 0.9]
+
+
 def test_a_backbone_trained_anew_with_other_settings_is_another_one(pretrained, data_dir, tmp_path):
     std = tmp_path / "std/seed0"
     shutil.copytree(pretrained / "std/seed10", std)

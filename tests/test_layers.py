@@ -207,6 +207,14 @@ def test_long_sums_over_all_but_the_last_axis(shape):
     np.testing.assert_allclose(doubled, np.broadcast_to(total, shape), rtol=0, atol=1e-3)
 
 
+def test_long_sums_of_images_of_a_number_not_known_yet_are_exported():
+    (count,) = jax.export.symbolic_shape("n")
+    mean = jax.jit(lambda images: jnp.mean(images, (0, 1, 2)))
+    exported = jax.export.export(mean)(jax.ShapeDtypeStruct((count, 32, 32, 3), jnp.float32))
+    images = jnp.ones((7, 32, 32, 3))
+    np.testing.assert_allclose(exported.call(images), mean(images), rtol=1e-6)
+
+
 def test_single_images_under_vmap_are_one_convolution():
     case = CASES[0]
     jaxpr = jax.make_jaxpr(lambda x, k: _vmapped(x, k, case))(*_operands(case))

@@ -89,6 +89,7 @@ def test_an_experiment_without_its_trainings_is_not_run(tmp_path, capsys):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_call_takes_its_child_along_and_goes_on(tmp_path):
     code = textwrap.dedent(f"""
         import sys

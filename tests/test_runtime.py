@@ -3,10 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-
-from jaxrobust import runtime
 
 
 def _run(code, **environment):
@@ -21,7 +20,7 @@ def _run(code, **environment):
 @pytest.mark.parametrize(
     ("given", "environment", "expected"),
     [
-        ("", {}, str(runtime.CACHE)),
+        ("", {}, str(Path.home() / ".cache/jaxrobust/xla")),
         ("", {"JAX_COMPILATION_CACHE_DIR": "told"}, "told"),
         ("'asked'", {"JAX_COMPILATION_CACHE_DIR": "told"}, "asked"),
         ("''", {"JAX_COMPILATION_CACHE_DIR": "told"}, "None"),
@@ -35,6 +34,18 @@ runtime.prepare({given})
 print(jax.config.jax_compilation_cache_dir)
 """
     assert _run(code, **environment) == expected
+
+
+@pytest.mark.parametrize(("platforms", "kept"), [("cpu", "True"), ("cuda,cpu", "False")])
+def test_memory_is_kept_where_there_is_only_the_cpu(platforms, kept):
+    code = """
+from jaxrobust import runtime
+called = []
+runtime.keep_memory = lambda: called.append(True)
+runtime.prepare("")
+print(bool(called))
+"""
+    assert _run(code, JAX_PLATFORMS=platforms) == kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")

@@ -73,7 +73,9 @@ def test_study_of_two_runs(data_dir, tmp_path, capsys):
     assert again[0]["clean"] == results[0]["clean"]
 
 
-def test_a_fresh_run_opens_its_data_and_traces_its_step_once(data_dir, tmp_path, monkeypatch):
+def test_a_fresh_run_opens_its_data_once_and_traces_its_step_to_check_and_to_run(
+    data_dir, tmp_path, monkeypatch
+):
     counts = {"opened": 0, "traced": 0}
 
     def counted(name, function):
@@ -89,7 +91,7 @@ def test_a_fresh_run_opens_its_data_and_traces_its_step_once(data_dir, tmp_path,
     config = tiny.config(data_dir)
     config.optimizer.learning_rate = 0.0123  # that no other test has traced
     study.run(config, tmp_path)
-    assert counts == {"opened": 1, "traced": 1}
+    assert counts == {"opened": 1, "traced": 2}
 
 
 def study_run(config, run):

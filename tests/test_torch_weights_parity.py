@@ -62,7 +62,7 @@ def gradient_error(classifier, fixture, size):
         ("resnet34", ("odd",), None),
         ("resnet50", ("224", "odd"), "odd"),
         ("resnet101", ("odd",), None),
-        pytest.param("resnet152", ("224",), None, marks=pytest.mark.slow),
+        pytest.param("resnet152", ("224",), None),
         ("wide_resnet50_2", ("odd",), None),
         ("resnet18_small", ("32",), "32"),
         ("vgg11_bn", ("224", "odd"), "odd"),
@@ -84,6 +84,7 @@ def same_padding(images, kernel, *, stride=1, padding=0, groups=1):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"), [("alexnet_bn", "odd"), ("resnet18", "224"), ("resnet18_small", "32")]
 )

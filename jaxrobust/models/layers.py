@@ -237,7 +237,8 @@ def folded_batch_norm() -> Iterator[None]:
     """Within it, `convolve_and_normalize` is one convolution outside of training.
 
     Weights that stand still, as under an attack, are multiplied once instead of every output. Not
-    for whoever looks at the convolutions' own outputs.
+    for whoever looks at the convolutions' own outputs. To be entered inside of what is traced:
+    a compiled function does not notice it.
     """
     token = _folding.set(True)
     try:
@@ -250,7 +251,8 @@ def convolve_and_normalize(
     convolution: Convolution, norm: BatchNorm, images: Array, *, train: bool
 ) -> Array:
     """`norm(convolution(images), train=train)`, equal to rounding within `folded_batch_norm`."""
-    if train or norm.batch_statistics_axis is not None or not _folding.get():
+    still = not train and norm.batch_statistics_axis is None and not norm.is_initializing()
+    if not still or not _folding.get():
         return norm(convolution(images), train=train)
     return convolution(images, norm.running_affine()).astype(norm.dtype)
 
