@@ -53,6 +53,7 @@ def gradient_error(classifier, fixture, size):
 
 
 # The deep ones differ from the others in how often a block is repeated.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes", "gradient_size"),
     [
@@ -62,7 +63,7 @@ def gradient_error(classifier, fixture, size):
         ("resnet34", ("odd",), None),
         ("resnet50", ("224", "odd"), "odd"),
         ("resnet101", ("odd",), None),
-        pytest.param("resnet152", ("224",), None),
+        ("resnet152", ("224",), None),
         ("wide_resnet50_2", ("odd",), None),
         ("resnet18_small", ("32",), "32"),
         ("vgg11_bn", ("224", "odd"), "odd"),
