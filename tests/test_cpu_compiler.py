@@ -11,9 +11,14 @@ import pytest
 
 from jaxrobust import cpu_compiler
 
-pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="options for CPU")
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+pytestmark = [
+    pytest.mark.skipif(jax.default_backend() != "cpu", reason="options for CPU"),
+    pytest.mark.skipif(
+        YNNPACK in os.environ.get("XLA_FLAGS", ""), reason="XLA_FLAGS say it otherwise"
+    ),
+]
 PROGRAM = """
 import jax, jax.numpy as jnp
 if {late}:
