@@ -103,14 +103,13 @@ def check(config: ConfigDict, seed: int, data: pipeline.DatasetInfo | None = Non
             f"adversarial_share must be at least one of the {per_device} images of a device, "
             f"got {config.adversarial_share}."
         )
-    _trace(config, model, data)
+    _trace(config, model, data.image_shape)
     return Checked(data, backbones, fields)
 
 
-def _trace(config: ConfigDict, model: Any, data: pipeline.DatasetInfo) -> None:
+def _trace(config: ConfigDict, model: Any, image_shape: tuple[int, ...]) -> None:
     """Trace one training step: a model that cannot take these images says so now."""
-    image_shape = data.image_shape
-    recipe = Recipe.from_config(config, planned_steps(config, data.train_examples))
+    recipe = Recipe.from_config(config, steps=1)
     fixed = {"model": model, "recipe": recipe, "mesh": data_mesh()}
     state = jax.eval_shape(
         functools.partial(initial_state, image_shape=image_shape, **fixed), jax.random.key(0)
