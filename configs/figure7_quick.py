@@ -58,7 +58,7 @@ def get_config(tasks: str = "both_low,both_high,digits"):
     config.runs = {
         f"{task}_{setting}": {
             "dataset": {"name": TASKS[task]},
-            # Each repeat starts from other trainings: see jaxrobust/fine_tuning.py.
+            # Each repeat starts from other trainings: see jaxrobust/training/fine_tuning.py.
             "pretrained": {
                 "backbones": tuple(f"runs/quickstart/{run}" for run in setting.split("+"))
             },

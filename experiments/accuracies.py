@@ -23,12 +23,15 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments import command, statistics, trained
-from jaxrobust import __version__, checkpoints, evaluate, filters, models, study, train
+from jaxrobust import __version__, filters, models
+from jaxrobust.core import runtime
+from jaxrobust.core.files import write_json
 from jaxrobust.data import catalog, pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.listing import files_stamp
-from jaxrobust.files import write_json
+from jaxrobust.evaluation import evaluate
 from jaxrobust.stylization.copy_plan import class_folders
+from jaxrobust.training import checkpoints, study
 
 Variant = dict[str, Any]
 
@@ -42,13 +45,10 @@ FOLDER = "accuracies"
 # What decides, beside the data and the weights, how many are right.
 _SOURCES = (
     "filters.py",
-    "attacks.py",
-    "norms.py",
-    "evaluate.py",
-    "batching.py",
-    "checks.py",
+    "attacks/*.py",
+    "evaluation/*.py",
+    "core/*.py",
     "classifier.py",
-    "pytrees.py",
     "models/*.py",
 )
 _IGNORED = ("augmentation", "train_split", "in_memory", "workers")
@@ -135,7 +135,7 @@ def measure(
     attacked = {_attack_key(attack): attack for attack in attacks.values()}
     attacked = {key: attack for key, attack in attacked.items() if key not in known}
     if missing or attacked:
-        mesh = train.data_mesh()
+        mesh = runtime.data_mesh()
         wanted = batch_size or one.config.evaluation.batch_size
         path.parent.mkdir(parents=True, exist_ok=True)
         counted = evaluate.evaluate(

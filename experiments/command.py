@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from jaxrobust import __version__, runtime
-from jaxrobust.files import write_json, write_text
-from jaxrobust.logs import Progress
+from jaxrobust import __version__
+from jaxrobust.core import runtime
+from jaxrobust.core.files import write_json, write_text
+from jaxrobust.core.logs import Progress
 
 
 class Steps(Progress):

@@ -22,13 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command, statistics, tiles, trained
-from jaxrobust import (
-    Classifier,
-    checkpoints,
-    feature_visualization,
-    map_metrics,
-    plots,
-)
+from jaxrobust import Classifier, feature_visualization, map_metrics, plots
+from jaxrobust.training import checkpoints
 
 _NAME = "figure3_layer_visualization"
 _MOST_LAYERS = 6

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from experiments import command, statistics, trained
-from jaxrobust import checkpoints, feature_visualization, map_metrics, plots
+from jaxrobust import feature_visualization, map_metrics, plots
+from jaxrobust.training import checkpoints
 
 _NAME = "figure4_first_layer"
 FORMS = {"raw": "as they are", "folded": "BatchNorm folded in"}

@@ -12,10 +12,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import trained
-from jaxrobust import checkpoints, models, train
-from jaxrobust import config as configs
+from jaxrobust import models
+from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import catalog, pipeline
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.training import checkpoints, train
 
 SINGLE = ("STD", "ADV")
 ENSEMBLES = ("STD+STD", "ADV+ADV", "STD+ADV")
@@ -214,7 +215,7 @@ def _examples_of(dataset: str) -> int:
 
 def _check_alike(one: trained.Trained, others: Sequence[FineTuning]) -> None:
     for other in others[:1]:  # which is like the rest
-        differences = configs.difference(_recipe(other.one), _recipe(one))
+        differences = difference(_recipe(other.one), _recipe(one))
         if differences:
             raise ValueError(
                 f"Fine-tunings that are compared must be made alike; {one.folder} differs from "
@@ -223,7 +224,7 @@ def _check_alike(one: trained.Trained, others: Sequence[FineTuning]) -> None:
 
 
 def _recipe(one: trained.Trained) -> dict[str, Any]:
-    plain = configs.to_plain(one.config)
+    plain = to_plain(one.config)
     data = {key: plain["dataset"].get(key) for key in _RECIPE_OF_DATA}
     return {key: plain.get(key) for key in _RECIPE} | {"dataset": data}
 

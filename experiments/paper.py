@@ -21,7 +21,7 @@ from pathlib import Path
 
 from experiments import command
 from experiments.report import claims, page, plan, stages
-from jaxrobust.files import write_json, write_text
+from jaxrobust.core.files import write_json, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:

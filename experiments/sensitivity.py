@@ -12,7 +12,8 @@ import numpy as np
 
 from experiments import command, trained
 from experiments.pictures import Pictures
-from jaxrobust import Classifier, batching, map_metrics, plots, saliency
+from jaxrobust import Classifier, map_metrics, plots, saliency
+from jaxrobust.core import batching
 
 TITLES = {
     "vanilla_gradient": "Vanilla gradient",

@@ -27,10 +27,10 @@ from PIL import Image
 from experiments import command
 from experiments.accuracies import markdown_table
 from jaxrobust import plots
+from jaxrobust.core.files import write_text
 from jaxrobust.data import catalog, prepare, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.transforms import HostTransform
-from jaxrobust.files import write_text
 
 _NAME = "table3_datasets"
 COLUMNS = {"pixels": "pixels", "classes": "classes", "train": "training images"}

@@ -10,10 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.training import checkpoints
 
 # What may differ between the two of a pair.
 _NOT_ARCHITECTURE = ("dtype", "mean", "std", "num_classes")

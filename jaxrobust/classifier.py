@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.pytrees import ArrayPytree, Callee
+from jaxrobust.core import folding
+from jaxrobust.core.pytrees import ArrayPytree, Callee
 
 # Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
 # ("conv 9", "conv 49") does not count them.
@@ -20,9 +21,7 @@ SHORTCUT = "downsample"
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _apply(model, variables, images):
-    from jaxrobust.models.layers import folded_batch_norm  # models stand beside us, not below
-
-    with folded_batch_norm():
+    with folding.folded_batch_norm():
         return model.apply(variables, images, train=False)
 
 
@@ -165,9 +164,8 @@ def _activations(model, variables, images, layers):
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    from jaxrobust.models.layers import Convolution  # models stand beside us, not below
-
-    return isinstance(module, (nn.Conv, Convolution))
+    """Whatever class it is of: a kernel (height, width, in, out) makes a convolution of images."""
+    return jnp.ndim(module.variables.get("params", {}).get("kernel", 0)) == 4
 
 
 def _as_batch(images: jax.Array) -> tuple[jax.Array, bool]:

@@ -1,7 +1,7 @@
 """Filters that take something away from an image: spatial detail, texture, its natural colours.
 
 Every filter is `filter(images, *, options)` and returns images. It is written for one image and
-takes one or many (`jaxrobust.batching`); borders and kernels are those of OpenCV.
+takes one or many (`jaxrobust.core.batching`); borders and kernels are those of OpenCV.
 """
 
 import functools
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrobust import named
-from jaxrobust.batching import per_image
-from jaxrobust.checks import check_count, check_number, is_concrete
+from jaxrobust.core import named
+from jaxrobust.core.batching import per_image
+from jaxrobust.core.checks import check_count, check_number, is_concrete
 
 # Below this many pixels a Gaussian is 1 at its centre and 0 elsewhere, in float64 as well.
 _SMALLEST_SIGMA = 0.01

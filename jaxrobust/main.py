@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
     import jax
 
-    from jaxrobust import runtime
+    from jaxrobust.core import runtime
 
     if _MULTIHOST.value:
         jax.distributed.initialize()
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     # Only now: these read the devices, which a job of several hosts must join first.
-    from jaxrobust import study, train
+    from jaxrobust.training import study, train
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(_WORKDIR.value or Path("runs") / name)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from experiments import accuracies, trained
 from experiments.pictures import evaluation_pictures
-from jaxrobust import evaluate, filters, models
+from jaxrobust import filters, models
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.evaluation import evaluate
 from tests.test_figure2_sensitivity_maps import write_workdir
 
 VARIANTS = {

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust import Classifier, attacks, batching, models
+from jaxrobust import Classifier, attacks, models
+from jaxrobust.core import batching
 from tests.tiny import TinyNetwork, assert_equal_to_rounding, drawn_variables
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import benchmark_filters
+from experiments.benchmarks import filters as benchmark_filters
 from jaxrobust import filters
 
 SMALL = ["--images=3", "--image_size=9", "--times=2", "--rounds=3"]

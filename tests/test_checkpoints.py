@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import Classifier, checkpoints, models
+from jaxrobust import Classifier, models
+from jaxrobust.training import checkpoints
 from tests.tiny import drawn_variables
 
 FIELDS = {"name": "resnet8_small", "num_classes": 4, "width": 4, "mean": [0.5] * 3}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from jaxrobust import Classifier, attacks, evaluate, filters
+from jaxrobust import Classifier, attacks, filters
 from jaxrobust.data import pipeline, sources
+from jaxrobust.evaluation import evaluate
 from tests import tiny
 
 KEY = jax.random.key(0)

@@ -9,9 +9,10 @@ import pytest
 from experiments import figure2_sensitivity_maps as figure2
 from experiments import sensitivity, statistics, trained
 from experiments.pictures import evaluation_pictures
-from jaxrobust import checkpoints, models, saliency, train
-from jaxrobust import config as configs
+from jaxrobust import models, saliency
 from jaxrobust.data import textured_shapes
+from jaxrobust.training import checkpoints, train
+from jaxrobust.training import config as configs
 from tests import tiny
 
 SMALL = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=9)

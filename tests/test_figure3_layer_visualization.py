@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from experiments import figure3_layer_visualization as figure3
-from jaxrobust import checkpoints, feature_visualization, models
-from jaxrobust import config as configs
+from jaxrobust import feature_visualization, models
+from jaxrobust.core.settings import to_plain
+from jaxrobust.training import checkpoints
+from jaxrobust.training import config as configs
 from tests import tiny
 
 MEAN, STD = [0.3, 0.4, 0.5], [0.2, 0.2, 0.2]
@@ -21,7 +23,7 @@ def write(workdir, run, seed, attack):
     config = tiny.config("unused", runs={run: {"attack": attack}})
     fields = {"name": config.model.name, "num_classes": 10, "mean": MEAN, "std": STD}
     description = {"run": run, "seed": seed, "model": fields, "image_shape": [16, 16, 3]}
-    description["config"] = configs.to_plain(configs.for_run(config, run))
+    description["config"] = to_plain(configs.for_run(config, run))
     folder = workdir / run / f"seed{seed}"
     checkpoints.write_config(folder, description)
     variables = dict(tiny.drawn_variables(models.create(**fields), (16, 16, 3)))

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from experiments import figure4_first_layer as figure4
-from jaxrobust import checkpoints, models
-from jaxrobust import config as configs
+from jaxrobust import models
+from jaxrobust.core.settings import to_plain
+from jaxrobust.training import checkpoints
+from jaxrobust.training import config as configs
 from tests import tiny
 
 ATTACK = {"name": "fgsm", "epsilon": 0.05}
@@ -19,7 +21,7 @@ def write(workdir, run, seed, model_name="tests.tiny:TinyNetwork"):
     config = tiny.config("unused", runs={run: {"attack": attack}}, model__name=model_name)
     fields = {"name": model_name, "num_classes": 10, "mean": [0.5] * 3, "std": [0.2] * 3}
     description = {"run": run, "seed": seed, "model": fields, "image_shape": [16, 16, 3]}
-    description["config"] = configs.to_plain(configs.for_run(config, run))
+    description["config"] = to_plain(configs.for_run(config, run))
     folder = workdir / run / f"seed{seed}"
     checkpoints.write_config(folder, description)
     variables = dict(tiny.drawn_variables(models.create(**fields), (16, 16, 3)))

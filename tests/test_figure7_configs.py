@@ -7,9 +7,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxrobust import checkpoints, models, study
-from jaxrobust import config as configs
+from jaxrobust import models
 from jaxrobust.data import catalog
+from jaxrobust.training import checkpoints, study
+from jaxrobust.training import config as configs
 from tests import catalog_data, tiny
 from tests.test_imagenet import read
 

@@ -14,10 +14,12 @@ from PIL import Image
 from experiments import accuracies, fine_tunings, late_fusion_claim, trained
 from experiments import figure7_late_fusion as figure7
 from experiments.accuracies import Accuracy
-from jaxrobust import checkpoints, models, plots
-from jaxrobust import config as configs
+from jaxrobust import models, plots
+from jaxrobust.core.settings import to_plain
 from jaxrobust.data import pipeline
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.training import checkpoints
+from jaxrobust.training import config as configs
 from tests import tiny
 from tests.test_figure2_sensitivity_maps import read
 
@@ -53,7 +55,7 @@ def write(workdir, run, seed, backbones, *, at_step=30, curve=None, **changes):
         "seed": seed,
         "model": {"name": "late_fusion", "num_classes": 10},
         "image_shape": [32, 32, 3],
-        "config": configs.to_plain(configs.for_run(config, run)),
+        "config": to_plain(configs.for_run(config, run)),
         "backbones": backbones,
     }
     folder = workdir / run / f"seed{seed}"

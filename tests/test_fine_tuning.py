@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrobust import checkpoints, evaluate, fine_tuning, models, study, train, train_step
-from jaxrobust import config as configs
+from jaxrobust import models
 from jaxrobust.data import pipeline
+from jaxrobust.evaluation import evaluate
 from jaxrobust.models import late_fusion
+from jaxrobust.training import checkpoints, fine_tuning, study, train
+from jaxrobust.training import config as configs
+from jaxrobust.training import step as train_step
 from tests import tiny
 
 # The same for almost all: a program is compiled for each number of steps.

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrobust import checkpoints, study
-from jaxrobust import config as configs
+from jaxrobust.training import checkpoints, study
+from jaxrobust.training import config as configs
 from tests.test_data_pipeline import write_imagenet
 
 CONFIGS = [

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import cpu_compiler, cpu_lowering
+from jaxrobust.core import cpu_compiler, cpu_lowering
 from jaxrobust.models import layers
 from tests.tiny import assert_equal_to_rounding
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrobust import checkpoints
+from jaxrobust.training import checkpoints
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

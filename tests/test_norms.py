@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from jaxrobust import norms
+from jaxrobust.attacks import norms
 
 NAMES = ("linf", "l2", "l1")
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import paper
 from experiments.report import plan
-from jaxrobust import config as configs
+from jaxrobust.training import config as configs
 
 ROOT = Path(__file__).parents[1]
 PLANS = sorted((ROOT / "configs").glob("paper_*.py"))

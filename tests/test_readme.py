@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust import Classifier, models, torch_weights
-from jaxrobust import config as configs
+from jaxrobust.training import config as configs
 from tests import tiny
 
 README = Path(__file__).parents[1] / "README.md"
@@ -44,9 +44,9 @@ RUN_BY = {
         "tests/test_imagenet.py::test_resnet50_adv_takes_real_steps_on_mock_imagenet"
     ),
     'pip install -e ".[test]"': ".ci/run::&& pytest",
-    "python -m experiments.benchmark_speed --model=resnet8_small --image_size=32 --batch_size=128 "
+    "python -m experiments.benchmarks.speed --model=resnet8_small --image_size=32 --batch_size=128 "
     "--num_classes=10": "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes",
-    "python -m experiments.benchmark_speed --model=resnet50 --batch_size=8": (
+    "python -m experiments.benchmarks.speed --model=resnet50 --batch_size=8": (
         "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes"
     ),
     "pytest": ".ci/run::&& pytest",

@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust import Classifier, as_classifier, cpu_compiler, models, saliency
-from jaxrobust.checks import BATCH_AXIS
+from jaxrobust import Classifier, as_classifier, models, saliency
+from jaxrobust.core import cpu_compiler
+from jaxrobust.core.checks import BATCH_AXIS
 from jaxrobust.guided import guided
 from tests.tiny import TinyNetwork, assert_equal_to_rounding, drawn_variables
 

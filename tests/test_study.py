@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import checkpoints, study, train
 from jaxrobust.data import pipeline
+from jaxrobust.training import checkpoints, study, train
 from tests import tiny
 from tests.test_checkpoints import truncate
 
@@ -95,7 +95,7 @@ def test_a_fresh_run_opens_its_data_once_and_traces_its_step_to_check_and_to_run
 
 
 def study_run(config, run):
-    from jaxrobust import config as configs
+    from jaxrobust.training import config as configs
 
     return configs.for_run(config, run)
 

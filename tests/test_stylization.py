@@ -12,6 +12,7 @@ import safetensors.numpy
 from PIL import Image
 
 from jaxrobust import Classifier, models, stylization
+from jaxrobust.core.interrupts import TrainingStopped
 from jaxrobust.data import image_folder, pipeline, textured_shapes
 from jaxrobust.data.dataset_config import DatasetConfig
 from jaxrobust.stylization import __main__ as command
@@ -19,7 +20,6 @@ from jaxrobust.stylization import networks as networks_module
 from jaxrobust.stylization import output_lock
 from jaxrobust.stylization.dataset_copy import CopyStopped
 from jaxrobust.stylization.style_transfer import blend, stylize_unchecked
-from jaxrobust.train import TrainingStopped
 from tests import tiny
 
 # Positions of VGG-19's convolutions in the public Sequential, and what follows them there.

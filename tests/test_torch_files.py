@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxrobust import torch_files
-from jaxrobust.torch_files import Placeholder
+from jaxrobust.torch_weights import files as torch_files
+from jaxrobust.torch_weights.files import Placeholder
 from tests.torch_writer import (
     KINDS,
     MAGIC,

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrobust import Classifier, torch_files, torch_weights
+from jaxrobust import Classifier, torch_weights
 from jaxrobust.models import layers
+from jaxrobust.torch_weights import files as torch_files
 from tests import torch_states
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jaxrobust import Classifier, attacks, models, train_step
+from jaxrobust import Classifier, attacks, models
+from jaxrobust.training import step as train_step
 from tests import tiny
 
 MODEL = tiny.TinyNetwork(num_classes=10)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from experiments import trained
-from jaxrobust import Classifier, checkpoints, models, train
-from jaxrobust import config as configs
+from jaxrobust import Classifier, models
+from jaxrobust.core.settings import to_plain
+from jaxrobust.training import checkpoints, train
+from jaxrobust.training import config as configs
 from tests import tiny
 
 ATTACK = {"name": "fgsm", "epsilon": 0.05}
@@ -18,7 +20,7 @@ def write(workdir, run, seed=0, *, attack=None, complete=True, **changes):
     config = tiny.config("nowhere", runs={run: {"attack": attack}}, **changes)
     folder = workdir / run / f"seed{seed}"
     description = {"run": run, "seed": seed, "model": {}, "image_shape": [16, 16, 3]}
-    config = configs.to_plain(configs.for_run(config, run))
+    config = to_plain(configs.for_run(config, run))
     checkpoints.write_config(folder, description | {"config": config})
     (folder / "checkpoints" / ("30" if complete else "")).mkdir(parents=True)
     return folder

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import config as configs
 from jaxrobust.models import resnet
+from jaxrobust.training import config as configs
 
 
 def environment(devices):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jaxrobust
-from jaxrobust import checkpoints
 from jaxrobust.data import prepare
+from jaxrobust.training import checkpoints
 
 _LIBRARY = Path(jaxrobust.__file__).parent
 _EXPERIMENTS = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ def of_training(command: Sequence[str], config: str, started: Iterable[Path]) ->
     """Of a study: what is asked for, and the trainings that it starts from."""
     return {
         "command": list(command),
-        "config": digest([Path(config.partition(":")[0]), _LIBRARY / "config.py"]),
+        "config": digest([Path(config.partition(":")[0]), _LIBRARY / "training" / "config.py"]),
         "starts_from": [trainings(workdir) for workdir in started],
     }
 

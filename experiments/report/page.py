@@ -11,8 +11,8 @@ from experiments.report import markup, sections
 from experiments.report.claims import Claim
 from experiments.report.plan import Plan
 from experiments.report.stages import Outcome
+from jaxrobust.core.logs import clock
 from jaxrobust.data import textured_shapes
-from jaxrobust.logs import clock
 
 _HERE = Path(__file__).parent
 # Everything that depends on when and how fast stands in one line, which begins so.

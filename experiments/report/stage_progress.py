@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxrobust.logs import clock
+from jaxrobust.core.logs import clock
 
 _LAST_LINES = 12
 

@@ -23,7 +23,7 @@ from typing import Any
 from experiments.report import fingerprints
 from experiments.report.plan import Experiment, Plan, Study
 from experiments.report.stage_progress import StageProgress, tail
-from jaxrobust.files import read_json, write_json
+from jaxrobust.core.files import read_json, write_json
 
 FIGURES, LOGS, STATE = "figures", "logs", "state"
 _PR_SET_PDEATHSIG = 1

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust.batching import map_in_chunks
-from jaxrobust.checks import check_count, check_key, is_concrete, num_classes
+from jaxrobust.core.batching import map_in_chunks
+from jaxrobust.core.checks import check_count, check_key, is_concrete, num_classes
+from jaxrobust.core.pytrees import as_pytree
 from jaxrobust.feature_visualization.options import (
     OBJECTIVES,
     check_image_shape,
     complete_options,
 )
 from jaxrobust.feature_visualization.parameterizations import Pixel
-from jaxrobust.pytrees import as_pytree
 
 LOGITS = "logits"
 

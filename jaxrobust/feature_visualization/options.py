@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.checks import check_count, check_number, is_concrete
+from jaxrobust.core.checks import check_count, check_number, is_concrete
 from jaxrobust.feature_visualization import parameterizations
 from jaxrobust.feature_visualization.parameterizations import Fourier, Pixel
 from jaxrobust.feature_visualization.transformations import check as check_transformations

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.checks import check_images
+from jaxrobust.core.checks import check_images
 
 # A square root of the covariance of ImageNet's colours, as published with lucid: each column is a
 # direction (brightness, blue to yellow, green to magenta) times its standard deviation.

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import map_in_chunks, per_image
-from jaxrobust.checks import check_count
 from jaxrobust.classifier import mean_pixel
+from jaxrobust.core.batching import map_in_chunks, per_image
+from jaxrobust.core.checks import check_count
 
 BASELINES = ("mean", "zeros", "blur")
 # After RISE, which blurs over 11 pixels with sigma 5 as well (its borders are others).

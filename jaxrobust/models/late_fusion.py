@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxrobust.checks import check_count, check_key, is_concrete
 from jaxrobust.classifier import Classifier
+from jaxrobust.core.checks import check_count, check_key, is_concrete
 from jaxrobust.models import layers
 
 Array = jax.Array
@@ -89,7 +89,7 @@ def fuse(
     The features that enter each classifier's last layer are joined to one vector; the old last
     layers are left out. The result is a `Classifier` like any other: attacks, saliency maps and
     filters take it. (`train.train` makes such a network itself, from the trainings that a config
-    names: see `jaxrobust.fine_tuning`.)
+    names: see `jaxrobust.training.fine_tuning`.)
 
     Args:
         backbones: One or more classifiers, of any architectures, that normalise images alike.

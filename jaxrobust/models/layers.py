@@ -4,9 +4,7 @@ Whatever one backend needs written differently from the plain `lax` operation li
 the models themselves read the same everywhere.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +13,12 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from jaxrobust.core import folding
+
 Array = jax.Array
 Pair = int | tuple[int, int]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_folding = ContextVar("folding", default=False)
 
 
 def _pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
@@ -232,27 +231,12 @@ class BatchNorm(nn.Module):
         return self._affine(**held)
 
 
-@contextlib.contextmanager
-def folded_batch_norm() -> Iterator[None]:
-    """Within it, `convolve_and_normalize` is one convolution outside of training.
-
-    Weights that stand still, as under an attack, are multiplied once instead of every output. Not
-    for whoever looks at the convolutions' own outputs. To be entered inside of what is traced:
-    a compiled function does not notice it.
-    """
-    token = _folding.set(True)
-    try:
-        yield
-    finally:
-        _folding.reset(token)
-
-
 def convolve_and_normalize(
     convolution: Convolution, norm: BatchNorm, images: Array, *, train: bool
 ) -> Array:
     """`norm(convolution(images), train=train)`, equal to rounding within `folded_batch_norm`."""
     still = not train and norm.batch_statistics_axis is None and not norm.is_initializing()
-    if not still or not _folding.get():
+    if not still or not folding.asked_for():
         return norm(convolution(images), train=train)
     return convolution(images, norm.running_affine()).astype(norm.dtype)
 

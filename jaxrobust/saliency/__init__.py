@@ -1,8 +1,8 @@
 """Sensitivity maps: which pixels the evidence for a class hangs on.
 
 Every method is `method(classifier, images, labels, *, options)` and returns signed maps of the
-images' shape. It is written for one image and takes one or many (`jaxrobust.batching`); gradients
-are with respect to images in [0, 1], whatever normalisation the classifier does inside.
+images' shape. It is written for one image and takes one or many (`jaxrobust.core.batching`);
+gradients are with respect to images in [0, 1], whatever normalisation the classifier does inside.
 """
 
 from jaxrobust.saliency.averages import integrated_gradients, smoothgrad

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.batching import per_image
-from jaxrobust.checks import check_count, check_number, is_concrete
 from jaxrobust.classifier import mean_pixel
+from jaxrobust.core.batching import per_image
+from jaxrobust.core.checks import check_count, check_number, is_concrete
 from jaxrobust.saliency.gradients import logit_gradient, vanilla_gradient
 
 STATISTICS = ("mean", "mean_square", "variance")

@@ -9,10 +9,10 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from jaxrobust.batching import per_image
 from jaxrobust.classifier import Classifier
+from jaxrobust.core.batching import per_image
 from jaxrobust.guided import guided, guided_relu
-from jaxrobust.relus import Exchange, is_relu
+from jaxrobust.guided.relus import Exchange, is_relu
 from jaxrobust.saliency.gradients import logit_gradient
 
 # A function of (image, change) that returns the logits of the network whose feature maps went

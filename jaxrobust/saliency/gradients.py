@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxrobust.batching import per_image
+from jaxrobust.core.batching import per_image
 from jaxrobust.guided import guided
 
 

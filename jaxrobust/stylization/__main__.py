@@ -97,9 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: dict[str, Any]) -> str:
     """Run a command; what to say at its end."""
-    from jaxrobust import checkpoints, stylization
+    from jaxrobust import stylization
     from jaxrobust.data.dataset_config import DatasetConfig
     from jaxrobust.stylization.weights import check_decoder
+    from jaxrobust.training import checkpoints
 
     command = options.pop("command")
     encoder_path, layer = options.pop("encoder"), options.pop("layer")
@@ -140,8 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     options = vars(_parser().parse_args(arguments))
-    from jaxrobust import runtime, train
+    from jaxrobust.core import runtime
     from jaxrobust.stylization.dataset_copy import CopyStopped
+    from jaxrobust.training import train
 
     runtime.prepare()
     try:

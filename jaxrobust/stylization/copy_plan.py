@@ -17,7 +17,8 @@ import numpy as np
 import simplejpeg
 from absl import logging
 
-from jaxrobust import config, files
+from jaxrobust.core import files
+from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import decode, sources
 from jaxrobust.data.image_folder import ImageFolder, find_split, inspect_picture
 from jaxrobust.data.transforms import HostTransform
@@ -111,7 +112,7 @@ class CopyPlan:
 
     def prepare_output(self, settings: dict[str, Any]) -> bool:
         """Check that the output is empty or a part of this very copy; is there work left?"""
-        settings = config.to_plain(settings)
+        settings = to_plain(settings)
         before = files.read_json(self.settings) if self.settings.exists() else None
         for path in (self.folder, self.incomplete, self.records, self.unfinished_records):
             if before is None and path.exists():
@@ -120,9 +121,7 @@ class CopyPlan:
                     f"got {path}: nothing is overwritten."
                 )
         if before is not None:
-            differences = config.difference(
-                {**before, "jaxrobust": None}, {**settings, "jaxrobust": None}
-            )
+            differences = difference({**before, "jaxrobust": None}, {**settings, "jaxrobust": None})
             if differences:
                 raise ValueError(
                     f"{self.folder} is a copy with other settings ({'; '.join(differences)}): "

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust import checks, logs, pytrees
+from jaxrobust.core import checks, logs, pytrees
+from jaxrobust.core.interrupts import Interrupts
+from jaxrobust.core.runtime import data_mesh
 from jaxrobust.data import sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.data.transforms import HostTransform
@@ -35,8 +37,6 @@ from jaxrobust.stylization.provenance import describe_source
 from jaxrobust.stylization.style_transfer import check_strength, stylize_unchecked
 from jaxrobust.stylization.styles import Styles
 from jaxrobust.stylization.weights import fingerprint
-from jaxrobust.train import data_mesh
-from jaxrobust.training_loop import Interrupts
 from jaxrobust.version import __version__
 
 Array = jax.Array

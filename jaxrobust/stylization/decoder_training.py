@@ -16,7 +16,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust import checkpoints, checks, config, files, logs, pytrees
+from jaxrobust.core import checks, files, logs, pytrees
+from jaxrobust.core.interrupts import Interrupts, NotFinite, TrainingStopped
+from jaxrobust.core.runtime import data_mesh
+from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import pipeline, sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.stylization.networks import Decoder, feature_shapes, mirrored_decoder
@@ -30,8 +33,7 @@ from jaxrobust.stylization.weights import (
     load_decoder,
     save_decoder,
 )
-from jaxrobust.train import data_mesh
-from jaxrobust.training_loop import Interrupts, NotFinite, TrainingStopped
+from jaxrobust.training import checkpoints
 from jaxrobust.version import __version__
 
 Array = jax.Array
@@ -248,9 +250,9 @@ def _check_folder(folder: Path, description: dict[str, Any]) -> None:
     if path.exists():
         before, now = (
             {key: value for key, value in each.items() if key not in _NOT_TRAINING}
-            for each in (files.read_json(path), config.to_plain(description))
+            for each in (files.read_json(path), to_plain(description))
         )
-        differences = config.difference(before, now)
+        differences = difference(before, now)
         if differences:
             raise ValueError(
                 f"{folder} holds the training of another decoder ({'; '.join(differences)}): "

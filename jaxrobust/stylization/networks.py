@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxrobust.core.pytrees import ArrayPytree
 from jaxrobust.models import layers
-from jaxrobust.pytrees import ArrayPytree
 
 Array = jax.Array
 

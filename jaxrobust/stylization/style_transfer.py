@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxrobust import batching, checks, pytrees
+from jaxrobust.core import batching, checks, pytrees
 from jaxrobust.stylization.networks import check_networks
 
 Array = jax.Array

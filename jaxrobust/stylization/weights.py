@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from jaxrobust import files, torch_files
 from jaxrobust.classifier import Classifier
+from jaxrobust.core import files
 from jaxrobust.models import layers, vgg
 from jaxrobust.stylization.networks import Decoder, Encoder, cut
+from jaxrobust.torch_weights import files as torch_files
 
 Array = jax.Array
 

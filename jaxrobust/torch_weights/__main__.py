@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     options = vars(_parser().parse_args(arguments))
     from jaxrobust.data.dataset_config import DatasetConfig
-    from jaxrobust.torch_weights import workdir
+    from jaxrobust.training import imported
 
     file, folder = options.pop("file"), options.pop("workdir")
     epsilon, norm = options.pop("epsilon"), options.pop("norm")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             data_dir=options.pop("data_dir"),
             image_size=options.pop("image_size"),
         )
-        written = workdir.write(
+        written = imported.write(
             file,
             options.pop("model"),
             folder,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from jaxrobust import torch_files
+from jaxrobust.torch_weights import files as torch_files
 from jaxrobust.torch_weights.layouts import Tensor
 
 # Where checkpoints keep the weights; copies averaged over the training have other names.

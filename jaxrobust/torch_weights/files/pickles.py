@@ -7,14 +7,14 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from jaxrobust.torch_files.arrays import (
+from jaxrobust.torch_weights.files.arrays import (
     numpy_frombuffer,
     numpy_scalar,
     raw_bytes,
     restore_numpy,
     tensor,
 )
-from jaxrobust.torch_files.names import Placeholder, find
+from jaxrobust.torch_weights.files.names import Placeholder, find
 
 
 def _call(function: Any, arguments: Any) -> Any:
@@ -34,7 +34,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _nested(content: bytes) -> Any:
     """A file in a file, of the format that stands above this one."""
-    from jaxrobust.torch_files import read_legacy
+    from jaxrobust.torch_weights.files import read_legacy
 
     return read_legacy(io.BytesIO(content))
 

@@ -18,7 +18,7 @@ Only the *lowering* of these operations for the CPU backend changes, in the whol
 model profits, whoever wrote it, and differentiation in either mode, `vmap` and jaxprs stay as they
 are. Finite values agree to rounding; NaN may spread to other neighbours. Other backends, complex
 and integer numbers and all but two-dimensional convolutions are left alone.
-`python -m experiments.benchmark_lowering` measures each against what XLA does by itself.
+`python -m experiments.benchmarks.lowering` measures each against what XLA does by itself.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrobust import cpu_compiler
+from jaxrobust.core import cpu_compiler
 
 try:
     from jax._src.lax.convolution import _conv_general_dilated_lower as _plain_convolution

@@ -7,13 +7,13 @@ unknown key is an error.
 
 import dataclasses
 import difflib
-import json
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from jaxrobust import attacks, filters
+from jaxrobust.core.settings import to_plain
 from jaxrobust.data.dataset_config import DatasetConfig
 
 # What may change between two calls with one workdir: how often to save and print, and what to
@@ -147,25 +147,6 @@ def _merge(config: dict, overrides: dict, where: str) -> None:
 def _near(key: str, known: Any) -> str:
     near = difflib.get_close_matches(str(key), list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else f"; expected some of {', '.join(known)}"
-
-
-def to_plain(config: Any) -> Any:
-    """The config as plain dicts, lists and numbers, as it stands in `config.json`."""
-    if isinstance(config, ConfigDict):
-        config = config.copy_and_resolve_references().to_dict()
-    return json.loads(json.dumps(config))
-
-
-def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Where two plain configs differ, as "key: old, now new"."""
-    found = []
-    for key in sorted(set(old) | set(new)):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += difference(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {before!r}, now {after!r}")
-    return found
 
 
 def check(config: ConfigDict) -> None:

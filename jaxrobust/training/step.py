@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxrobust import attacks
-from jaxrobust.checks import BATCH_AXIS
 from jaxrobust.classifier import Classifier
+from jaxrobust.core.checks import BATCH_AXIS
 
 
 @flax.struct.dataclass

@@ -1,21 +1,12 @@
 """The steps of one session of training: saved, logged, interrupted at the right moments."""
 
-import signal
 from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from jaxrobust.train_step import Recipe, TrainState
-
-
-class TrainingStopped(Exception):
-    """Training was interrupted after its state had been saved; the same call goes on."""
-
-
-class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the last checkpoint is from before that."""
+from jaxrobust.core.interrupts import NotFinite, TrainingStopped
+from jaxrobust.training.step import Recipe, TrainState
 
 
 class Loop:
@@ -114,35 +105,3 @@ class Loop:
 def _passes(done: int, every: float) -> bool:
     """Whether a multiple of `every` lies within the last step."""
     return int(done / every + 1e-9) > int((done - 1) / every + 1e-9)
-
-
-class Interrupts:
-    """Turns Ctrl-C, SIGTERM and a preemption notice into a question asked between two steps."""
-
-    def __enter__(self):
-        self._requested = False
-        self._previous = {}
-        if jax.process_count() > 1:
-            return self  # JAX's coordination service watches for SIGTERM itself
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[kind] = signal.signal(kind, self._note)
-            except ValueError:  # not the main thread: the caller keeps its own handling
-                break
-        return self
-
-    def __exit__(self, *_):
-        for kind, handler in self._previous.items():
-            signal.signal(kind, handler)
-
-    def _note(self, kind, frame):
-        if self._requested and kind == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: at once
-        self._requested = True
-
-    def requested(self, step: int) -> bool:
-        """Whether to stop after this step; all processes agree on the same step."""
-        if jax.process_count() > 1:
-            # A step that all processes can reach.
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._requested

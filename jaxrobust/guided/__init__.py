@@ -16,8 +16,8 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from jaxrobust.pytrees import ArrayPytree, as_pytree, join_arrays, split_arrays
-from jaxrobust.relus import Exchange
+from jaxrobust.core.pytrees import ArrayPytree, as_pytree, join_arrays, split_arrays
+from jaxrobust.guided.relus import Exchange
 
 
 @jax.custom_vjp

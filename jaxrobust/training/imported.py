@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrobust import attacks, checkpoints
-from jaxrobust import config as configs
+from jaxrobust import attacks
+from jaxrobust.core.settings import to_plain
 from jaxrobust.data import image_folder
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.torch_weights import open_file
+from jaxrobust.training import checkpoints
+from jaxrobust.training import config as configs
 from jaxrobust.version import __version__
 
 
@@ -62,7 +64,7 @@ def write(
         config.attack = {"steps": 1, **attack} if attack.get("name") == "pgd" else dict(attack)
     configs.check(config)
     if attack is not None:
-        _check_epsilon(configs.to_plain(config.attack))
+        _check_epsilon(to_plain(config.attack))
     config.attack = None if attack is None else dict(attack)
     classes = known.num_classes
     if resolved.path is not None:
@@ -85,7 +87,7 @@ def write(
     }
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    plain = configs.to_plain(config)
+    plain = to_plain(config)
     description = {
         "jaxrobust": __version__,
         "run": run,

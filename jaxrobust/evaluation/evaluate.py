@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust import attacks, files, filters, logs
+from jaxrobust import attacks, filters
 from jaxrobust.classifier import Classifier
+from jaxrobust.core import files, logs
+from jaxrobust.core.pytrees import as_pytree
 from jaxrobust.data import pipeline
-from jaxrobust.pytrees import as_pytree
 
 # Seconds between two notes of how far an evaluation has come.
 _SAVE_EVERY = 30.0

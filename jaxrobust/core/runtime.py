@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 # mallopt's parameters, as glibc's malloc.h numbers them.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -58,3 +59,8 @@ def keep_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_TOP_PAD, 2**26)
         mallopt(_ARENA_MAX, 1)
+
+
+def data_mesh() -> Mesh:
+    """All devices along one axis, "data"."""
+    return jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))

@@ -1,4 +1,4 @@
-"""What each formulation of `cpu_lowering` is worth: python -m experiments.benchmark_lowering
+"""What each formulation of `cpu_lowering` is worth: python -m experiments.benchmarks.lowering
 
 Every formulation is left out in turn, then all of them, then jaxrobust's compiler options as well;
 the time is given in units of the time with everything, so that a figure above 1 is what the
@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust import attacks, cpu_compiler, cpu_lowering, models, runtime
+from jaxrobust import attacks, models
 from jaxrobust.classifier import Classifier
+from jaxrobust.core import cpu_compiler, cpu_lowering, runtime
 from jaxrobust.models import resnet
 
 # Few channels; bottlenecks; large kernels and strides.
@@ -116,7 +117,7 @@ def measure(
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; `argv` without the program's name."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark_lowering", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.lowering", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=9, help="of every program")

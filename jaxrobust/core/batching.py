@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust.checks import (
+from jaxrobust.core.checks import (
     BATCH_AXIS,
     check_count,
     check_images,
@@ -24,7 +24,7 @@ from jaxrobust.checks import (
     is_concrete,
     num_classes,
 )
-from jaxrobust.pytrees import as_pytree
+from jaxrobust.core.pytrees import as_pytree
 
 # How many pixels a method that evaluates many samples of an image handles at once unless told: 32
 # images of 224 x 224, about 1.2 GiB for the gradient of a ResNet-50 in float32.

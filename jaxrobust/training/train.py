@@ -12,18 +12,23 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluate, fine_tuning, logs, models
-from jaxrobust import config as configs
+from jaxrobust import models
 from jaxrobust.classifier import Classifier
+from jaxrobust.core import logs, runtime
+from jaxrobust.core.interrupts import Interrupts, NotFinite, TrainingStopped
+from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import pipeline
-from jaxrobust.train_step import (
+from jaxrobust.evaluation import evaluate
+from jaxrobust.training import checkpoints, fine_tuning
+from jaxrobust.training import config as configs
+from jaxrobust.training.loop import Loop
+from jaxrobust.training.step import (
     Recipe,
     TrainState,
     attacked_positions,
     initial_state,
     train_step,
 )
-from jaxrobust.training_loop import Interrupts, Loop, NotFinite, TrainingStopped
 from jaxrobust.version import __version__
 
 __all__ = [
@@ -31,7 +36,6 @@ __all__ = [
     "NotFinite",
     "TrainingStopped",
     "check",
-    "data_mesh",
     "describe",
     "planned_steps",
     "train",
@@ -110,7 +114,7 @@ def check(config: ConfigDict, seed: int, data: pipeline.DatasetInfo | None = Non
 def _trace(config: ConfigDict, model: Any, image_shape: tuple[int, ...]) -> None:
     """Trace one training step: a model that cannot take these images says so now."""
     recipe = Recipe.from_config(config, steps=1)
-    fixed = {"model": model, "recipe": recipe, "mesh": data_mesh()}
+    fixed = {"model": model, "recipe": recipe, "mesh": runtime.data_mesh()}
     state = jax.eval_shape(
         functools.partial(initial_state, image_shape=image_shape, **fixed), jax.random.key(0)
     )
@@ -139,7 +143,7 @@ def describe(config: ConfigDict, seed: int, checked: Checked | None = None) -> d
         "model": checked.model_fields,
         "image_shape": list(checked.data.image_shape),
         "steps": planned_steps(config, checked.data.train_examples),
-        "config": configs.to_plain(config),
+        "config": to_plain(config),
         "backbones": checked.backbones,
     }
 
@@ -148,17 +152,12 @@ def _model_fields(config: ConfigDict, data: Any, backbones: list[dict]) -> dict[
     if backbones:
         return {"num_classes": data.num_classes} | fine_tuning.model_fields(config, backbones)
     defaults = {"num_classes": data.num_classes, "mean": list(data.mean), "std": list(data.std)}
-    return defaults | configs.to_plain(config.model)
+    return defaults | to_plain(config.model)
 
 
 def planned_steps(config: ConfigDict, train_examples: int) -> int:
     """How many steps a whole training takes."""
     return config.steps or math.ceil(config.epochs * train_examples / config.batch_size)
-
-
-def data_mesh() -> Mesh:
-    """All devices along one axis, "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))
 
 
 def prepare_folder(folder: Path, description: dict) -> None:
@@ -175,7 +174,7 @@ def prepare_folder(folder: Path, description: dict) -> None:
         for position, backbone in before["backbones"].items():
             if backbone["trained"] is None and position in now["backbones"]:
                 now["backbones"][position]["trained"] = None  # written before that was noted
-        differences = configs.difference(before, now)
+        differences = difference(before, now)
         if differences:
             raise ValueError(
                 f"{folder} holds a run of another config ({'; '.join(differences)}): "
@@ -253,7 +252,7 @@ def train(
     steps_per_epoch = data.train_examples / config.batch_size
     steps = description["steps"]
     recipe = Recipe.from_config(config, steps)
-    mesh = data_mesh()
+    mesh = runtime.data_mesh()
     save_every = config.checkpoint.every_steps or max(
         1, round(config.checkpoint.every_epochs * steps_per_epoch)
     )

@@ -1,4 +1,4 @@
-"""Time of the filters beside OpenCV's on the same pictures: python -m experiments.benchmark_filters
+"""Time of the filters beside OpenCV: python -m experiments.benchmarks.filters.
 
 Both filter the same float32 pictures in one run, in turns, so that whatever else the machine does
 falls on both. OpenCV uses as many threads as it does by default; compilation is timed apart.
@@ -18,8 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import benchmark_speed, command
-from jaxrobust import files, filters
+from experiments import command
+from experiments.benchmarks import speed as benchmark_speed
+from jaxrobust import filters
+from jaxrobust.core import files
 
 OURS, THEIRS = "jaxrobust", "OpenCV"
 # How far results may lie apart: the median is a selection, and so exact.
@@ -172,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark_filters", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.filters", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
     for name, text in (

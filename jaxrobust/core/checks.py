@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.pytrees import as_pytree
+from jaxrobust.core.pytrees import as_pytree
 
 # The name of the axis over the images of a batch: a model may ask for statistics across it.
 BATCH_AXIS = "images"

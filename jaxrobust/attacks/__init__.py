@@ -1,7 +1,7 @@
 """Adversarial attacks: white-box, gradient-based, inside a norm ball and the pixel box [0, 1].
 
 Every attack is `attack(classifier, images, labels, *, options)` and returns images. It is written
-for one image and takes one or many (`jaxrobust.batching`); radii and steps are in pixel units,
+for one image and takes one or many (`jaxrobust.core.batching`); radii and steps are in pixel units,
 whatever normalisation the classifier does inside.
 """
 
@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import named, norms
-from jaxrobust.batching import per_image
-from jaxrobust.checks import check_count, check_number, is_concrete
+from jaxrobust.attacks import norms
+from jaxrobust.core import named
+from jaxrobust.core.batching import per_image
+from jaxrobust.core.checks import check_count, check_number, is_concrete
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:

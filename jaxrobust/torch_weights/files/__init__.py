@@ -25,9 +25,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxrobust.torch_files.arrays import swap_bytes
-from jaxrobust.torch_files.names import Placeholder, ProblemError, storage_dtype
-from jaxrobust.torch_files.pickles import unpickle
+from jaxrobust.torch_weights.files.arrays import swap_bytes
+from jaxrobust.torch_weights.files.names import Placeholder, ProblemError, storage_dtype
+from jaxrobust.torch_weights.files.pickles import unpickle
 
 __all__ = ["Placeholder", "read"]
 

@@ -9,8 +9,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluate, files, train
-from jaxrobust import config as configs
+from jaxrobust.core import files, runtime
+from jaxrobust.core.settings import to_plain
+from jaxrobust.evaluation import evaluate
+from jaxrobust.training import checkpoints, train
+from jaxrobust.training import config as configs
 
 _FINISHED = "evaluation.json"
 _RESULTS = "results.json"
@@ -77,7 +80,7 @@ def _finished_outside(workdir: Path, grid: list[tuple[str, int]]) -> list[dict[s
 def _one(config: ConfigDict, folder: Path, seed: int, checked: train.Checked) -> dict[str, Any]:
     (name,) = config.runs
     finished = folder / _FINISHED
-    settings = configs.to_plain(config.evaluation) | {"dataset": configs.to_plain(config.dataset)}
+    settings = to_plain(config.evaluation) | {"dataset": to_plain(config.dataset)}
     if finished.exists():
         before = json.loads(finished.read_text())
         if before["settings"] == settings:
@@ -87,7 +90,7 @@ def _one(config: ConfigDict, folder: Path, seed: int, checked: train.Checked) ->
         config,
         classifier,
         data=checked.data,
-        mesh=train.data_mesh(),
+        mesh=runtime.data_mesh(),
         folder=folder,
         title=f"{name} seed {seed}",
     )

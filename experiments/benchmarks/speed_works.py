@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, models
-from jaxrobust import config as configs
 from jaxrobust.classifier import Classifier
 from jaxrobust.models import resnet
-from jaxrobust.train_step import Recipe, initial_state, train_step
+from jaxrobust.training import config as configs
+from jaxrobust.training.step import Recipe, initial_state, train_step
 
 PGD_STEPS = 10
 EPSILON = 0.01
@@ -201,7 +201,7 @@ def their_works(subject: Subject, settings: Settings) -> tuple[dict[str, Work], 
     if not isinstance(subject.model, resnet.ResNet):
         raise RuntimeError(f"there is no {settings.model} in PyTorch here, only ResNets")
     try:
-        from experiments import torch_resnet
+        from experiments.benchmarks import torch_resnet
     except ImportError as error:
         raise RuntimeError(f"PyTorch cannot be imported ({error})") from error
     if not torch_resnet.available(jax.default_backend()):

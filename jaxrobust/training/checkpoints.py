@@ -13,8 +13,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from jaxrobust import files, models
+from jaxrobust import models
 from jaxrobust.classifier import Classifier
+from jaxrobust.core import files
 
 _CONFIG = "config.json"
 _FOLDER = "checkpoints"

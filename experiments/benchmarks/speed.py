@@ -1,4 +1,4 @@
-"""Images per second of training and attacks, beside PyTorch: python -m experiments.benchmark_speed
+"""Images per second of training and attacks, beside PyTorch: python -m experiments.benchmarks.speed
 
 Both libraries do the same work in one run, in turns, so that whatever else the machine does falls
 on both; compilation and warm-up are timed apart. `--check` says whether it is the same work.
@@ -23,9 +23,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import numpy as np
 
-from experiments import speed_works
-from experiments.speed_works import OURS, THEIRS, Settings, Work
-from jaxrobust import files, runtime
+from experiments.benchmarks import speed_works
+from experiments.benchmarks.speed_works import OURS, THEIRS, Settings, Work
+from jaxrobust.core import files, runtime
 
 _MOST_CALLS = 100
 _TRACED_CALLS = 3
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark_speed", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.speed", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
     add("--model", default=default.model, help="name of a model, as in models.create")

@@ -6,9 +6,8 @@ import pytest
 from PIL import Image
 
 from experiments import figure4_first_layer, trained
-from jaxrobust import checkpoints
-from jaxrobust.torch_weights import workdir
 from jaxrobust.torch_weights.__main__ import main
+from jaxrobust.training import checkpoints, imported
 from tests.test_torch_weights import LAYOUTS, MEAN, OTHER, STATE, load, write
 
 FLAGS = ["--model=resnet18", "--dataset=textured_shapes"]
@@ -17,8 +16,8 @@ FLAGS = ["--model=resnet18", "--dataset=textured_shapes"]
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     """The networks of these tests have few channels, which the command has no flag for."""
-    whole = workdir.open_file
-    monkeypatch.setattr(workdir, "open_file", lambda *a, **kw: whole(*a, width=4, **kw))
+    whole = imported.open_file
+    monkeypatch.setattr(imported, "open_file", lambda *a, **kw: whole(*a, width=4, **kw))
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_again_and_something_else(pair):
 def test_again_by_another_version_and_from_a_renamed_file(pair, monkeypatch):
     folder, std, _ = pair
     before = checkpoints.read_config(folder / "std" / "seed0")
-    monkeypatch.setattr(workdir, "__version__", "99.0")
+    monkeypatch.setattr(imported, "__version__", "99.0")
     renamed = std.rename(std.with_name("renamed.pt"))
     main([str(renamed), f"--workdir={folder}", *FLAGS])
     after = checkpoints.read_config(folder / "std" / "seed0")
@@ -146,4 +145,4 @@ def test_errors(tmp_path, flags, message):
 def test_an_attack_without_a_name(tmp_path):
     path = write(tmp_path / "std.pt", STATE)
     with pytest.raises(ValueError, match="attack must hold the attack's name and its options"):
-        workdir.write(path, "resnet18", tmp_path / "public", attack={"epsilon": 3})
+        imported.write(path, "resnet18", tmp_path / "public", attack={"epsilon": 3})

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.torch_files.names import Placeholder, ProblemError, storage_dtype
+from jaxrobust.torch_weights.files.names import Placeholder, ProblemError, storage_dtype
 
 
 def tensor(storage, offset, shape, strides, requires_grad=None, hooks=None, *further) -> np.ndarray:
