@@ -23,7 +23,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments import command, statistics, trained
-from jaxrobust import __version__, filters, models
+from jaxrobust import __version__, filters, models, plots
 from jaxrobust.core import runtime
 from jaxrobust.core.files import write_json
 from jaxrobust.data import catalog, pipeline, sources
@@ -258,6 +258,47 @@ def mean_top1(runs: Sequence[Mapping[str, Accuracy]], name: str) -> float:
 def with_spread(values: Sequence[float | None]) -> str:
     """Mean ± standard deviation over seeds, for a table."""
     return study.mean_and_spread(list(values))
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1; None of one) and the values themselves, as JSON."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": spread, "by_seed": list(values)}
+
+
+def draw_beside_paper(
+    panels: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
+    papers: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]],
+    *,
+    note: str,
+    **options: Any,
+) -> None:
+    """Bars of STD and ADV, a panel an architecture; the paper's, for ImageNet, pale behind them.
+
+    Args:
+      panels: {title: {run: {name of the bar: what `over_seeds` gives}}}.
+      papers: {title: {run: {name of the bar: (mean, standard deviation)}}}.
+      note, options: of `plots.bars`.
+    """
+
+    def grouped(runs: Mapping[str, Mapping[str, tuple[float, Any]]]) -> dict[str, dict]:
+        return {
+            name: {run.upper(): runs[run][name] for run in runs if np.isfinite(runs[run][name][0])}
+            for name in next(iter(runs.values()))
+        }
+
+    ours = {
+        title: grouped(
+            {
+                run: {name: (one["mean"], one["std"]) for name, one in of_run.items()}
+                for run, of_run in runs.items()
+            }
+        )
+        for title, runs in panels.items()
+    }
+    theirs = {f"the paper: {title}, ImageNet": grouped(runs) for title, runs in papers.items()}
+    spread = "Lines: ± one standard deviation over trainings. "
+    plots.bars(ours | theirs, pale=list(theirs), note=spread + note, **options)
 
 
 def interval(change: dict[str, Any]) -> str:

@@ -5,11 +5,9 @@
 attacks STD and ADV of every architecture among the workdirs by PGD, at the radius that ADV was
 trained against and at those of its config's evaluation; mean and standard deviation over all
 seeds, beside the paper's figures for ImageNet. Robust accuracy counts all images, defense success
-rate only those that are right when clean (what the paper's Table 1 prints). Claim 1, robustness
-costs clean accuracy, holds when the clean accuracy of STD lies above that of ADV, and the robust
-accuracy of ADV at its training radius above that of STD.
+rate only those that are right when clean (what the paper's Table 1 prints).
 
-What is measured is kept in `<out>/accuracies`, so that an interrupted call goes on.
+Which images are right is kept beside each checkpoint, so that an interrupted call goes on.
 
 Cost: an accuracy takes steps x restarts gradients of all evaluation images: about a minute for the
 quickstart's six models on two CPU cores with --restarts 1.
@@ -20,47 +18,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments import accuracies, command, statistics, trained
+from experiments import accuracies, statistics, trained
 from experiments.accuracies import Accuracy
-from jaxrobust import plots
+from experiments.experiment import Experiment, whole_number
+from experiments.result import (
+    Change,
+    Claim,
+    Decision,
+    Figure,
+    Finding,
+    Measure,
+    Number,
+    Result,
+    Spread,
+    Table,
+    Text,
+)
 from jaxrobust.data import catalog
 
-_NAME = "table1_robustness"
 CLEAN = "clean"
-METRICS = ("top1", "top5", "robust_accuracy", "defense_success_rate")
+RUNS = ("std", "adv")
+COUNTS = ("steps", "restarts")
 # Mean and standard deviation over trainings, in per cent: clean top-1 and top-5, then the share of
 # the images classified correctly when clean that still are under attack, by radius.
-PAPER: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
-    "AlexNet": {
-        "std": {
-            "top1": (58.28, 0.18),
-            "top5": (80.60, 0.05),
-            "0.005": (2.48, 0.18),
-            "0.01": (0.22, 0.07),
+_COLUMNS = ("top1", "top5", "0.005", "0.01")
+PAPER = {
+    title: {run: dict(zip(_COLUMNS, figures, strict=True)) for run, figures in runs.items()}
+    for title, runs in {
+        "AlexNet": {
+            "std": ((58.28, 0.18), (80.60, 0.05), (2.48, 0.18), (0.22, 0.07)),
+            "adv": ((50.59, 0.22), (73.73, 0.07), (71.55, 0.12), (46.49, 0.04)),
         },
-        "adv": {
-            "top1": (50.59, 0.22),
-            "top5": (73.73, 0.07),
-            "0.005": (71.55, 0.12),
-            "0.01": (46.49, 0.04),
+        "ResNet-50": {
+            "std": ((75.84, 0.31), (92.74, 0.14), (0.78, 0.03), (0.17, 0.02)),
+            "adv": ((71.52, 0.06), (90.02, 0.03), (81.25, 0.09), (60.75, 0.33)),
         },
-    },
-    "ResNet-50": {
-        "std": {
-            "top1": (75.84, 0.31),
-            "top5": (92.74, 0.14),
-            "0.005": (0.78, 0.03),
-            "0.01": (0.17, 0.02),
-        },
-        "adv": {
-            "top1": (71.52, 0.06),
-            "top5": (90.02, 0.03),
-            "0.005": (81.25, 0.09),
-            "0.01": (60.75, 0.33),
-        },
-    },
+    }.items()
 }
 PAPER_NOTE = (
     "The paper's figures are for ImageNet, trained against ε = 0.005; its Table 2 gives 55.28 for "
@@ -119,7 +112,9 @@ def describe(runs: Runs, radii: Sequence[str]) -> dict[str, Any]:
         top5 = [one[CLEAN].top5 for one in seeds]
         if None not in top5:
             clean["top5"] = top5
-        found[run] = {CLEAN: {metric: _over_seeds(values) for metric, values in clean.items()}}
+        found[run] = {
+            CLEAN: {metric: accuracies.over_seeds(values) for metric, values in clean.items()}
+        }
         for radius in radii:
             robust = [one[radius].top1 for one in seeds]
             # Of a model that is never right, nothing was defended and nothing lost.
@@ -128,15 +123,10 @@ def describe(runs: Runs, radii: Sequence[str]) -> dict[str, Any]:
                 for right, top1 in zip(robust, clean["top1"], strict=True)
             ]
             found[run][radius] = {
-                "robust_accuracy": _over_seeds(robust),
-                "defense_success_rate": _over_seeds(defended),
+                "robust_accuracy": accuracies.over_seeds(robust),
+                "defense_success_rate": accuracies.over_seeds(defended),
             }
     return found
-
-
-def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": spread, "by_seed": list(values)}
 
 
 def decide(runs: Runs, radius: str) -> dict[str, Any]:
@@ -155,100 +145,82 @@ def decide(runs: Runs, radius: str) -> dict[str, Any]:
     }
 
 
-def draw(architectures: Mapping[str, Any], *, path: Path) -> None:
+def draw(found: Mapping[str, Any], *, path: Path) -> None:
     """A panel an architecture, then those of the paper: clean, then defended."""
+
+    def ours(of_run: Mapping[str, Any], radii: Sequence[str]) -> dict[str, dict[str, Any]]:
+        defended = {f"ε = {radius}": of_run[radius]["defense_success_rate"] for radius in radii}
+        return {"Clean": of_run[CLEAN]["top1"]} | defended
+
     panels = {
-        f"{title}, {found['dataset_title']}": {"Clean": _bars(found["accuracies"], CLEAN, "top1")}
-        | {
-            f"ε = {radius}": _bars(found["accuracies"], radius, "defense_success_rate")
-            for radius in found["attacks"]
+        f"{title}, {one['dataset_title']}": {
+            run: ours(of_run, list(one["attacks"])) for run, of_run in one["accuracies"].items()
         }
-        for title, found in architectures.items()
+        for title, one in found.items()
     }
+    names = {"top1": "Clean", "0.005": "ε = 0.005", "0.01": "ε = 0.01"}
     papers = {
-        f"the paper: {title}, ImageNet": {
-            name: {run.upper(): runs[run][key] for run in ("std", "adv")}
-            for name, key in (("Clean", "top1"), ("ε = 0.005", "0.005"), ("ε = 0.01", "0.01"))
+        title: {
+            run: {name: of_run[key] for key, name in names.items()} for run, of_run in runs.items()
         }
         for title, runs in PAPER.items()
     }
-    plots.bars(
-        panels | papers,
+    accuracies.draw_beside_paper(
+        panels,
+        papers,
         y_label="per cent",
-        pale=list(papers),
         title="Accuracy, and what is defended against PGD",
-        note="Lines: ± one standard deviation over trainings. Defended: share, of the images right "
-        "when clean, that are right under attack. Pale: the paper's Table 1.",
+        note="Defended: share, of the images right when clean, that are right under attack. Pale: "
+        "the paper's Table 1.",
         path=path,
     )
 
 
-def _bars(found: Mapping[str, Any], name: str, metric: str) -> dict[str, tuple]:
-    values = {run: found[run][name][metric] for run in ("std", "adv")}
-    return {
-        run.upper(): (value["mean"], value["std"])
-        for run, value in values.items()
-        if np.isfinite(value["mean"])
-    }
-
-
-def as_markdown(title: str, found: dict[str, Any]) -> str:
-    """Our rows, the paper's, and what ours say of claim 1."""
+def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
+    """Our rows and the paper's."""
     radii = list(found["attacks"])
-    seeds = len(found["pairs"])
-    header = ["", "top-1", "top-5"]
-    for radius in radii:
-        header += [f"ε = {radius}, robust", "defended"]
+    first = found["attacks"][radii[0]]
+    columns = [(CLEAN, "top1"), (CLEAN, "top5")]
+    columns += [(r, m) for r in radii for m in ("robust_accuracy", "defense_success_rate")]
     rows = []
-    for run, of_run in found["accuracies"].items():
-        cells = [of_run[CLEAN].get(metric) for metric in ("top1", "top5")]
-        for radius in radii:
-            cells += [of_run[radius][metric] for metric in METRICS[2:]]
-        texts = [accuracies.with_spread(cell["by_seed"]) if cell else "" for cell in cells]
-        rows.append([f"{title} {run.upper()}, {found['dataset_title']}", *texts])
-    first = next(iter(found["attacks"].values()))
+    for run in RUNS:
+        cells = [found["accuracies"][run][name].get(metric) for name, metric in columns]
+        values = [Spread(cell["by_seed"]) if cell else "" for cell in cells]
+        rows.append([f"{title} {run.upper()}, {found['dataset_title']}", *values])
     paper = [
-        [
-            f"*the paper:* {name} {run.upper()}, ImageNet",
-            *(f"{of_run[key][0]:.2f} ± {of_run[key][1]:.2f}" for key in of_run),
-        ]
+        [f"{name} {run.upper()}, ImageNet", *(Number(m, 2, s) for m, s in of_run.values())]
         for name, runs in PAPER.items()
         for run, of_run in runs.items()
     ]
-    return "\n".join(
-        [
-            f"## {title}",
-            "",
-            f"Per cent, mean ± standard deviation over {seeds} training{'s' * (seeds > 1)} each, "
-            f"{found['images']} images. PGD, {first['norm']}: {first['steps']} steps of 1.5 ε / "
-            f"{first['steps']}, {first['restarts']} restart{'s' * (first['restarts'] > 1)}, random "
-            "start. Robust: of all images; defended: of those that are right when clean. Trained "
-            f"against ε = {radii[0]}.",
-            "",
-            accuracies.markdown_table(header, rows),
-            "",
-            accuracies.markdown_table(
-                ["", "top-1", "top-5", "ε = 0.005, defended", "ε = 0.01, defended"], paper
-            ),
-            "",
-            PAPER_NOTE,
-            "",
-            *(f"- {sentence}" for sentence in sentences(found)),
-        ]
-    )
-
-
-def sentences(found: dict[str, Any]) -> list[str]:
-    """What the figures of one architecture say of claim 1."""
-    claim = found["claim"]
-    radius = next(iter(found["attacks"]))
-    clean, robust = claim["clean"], claim["robust"]
+    header = [text for radius in radii for text in (f"ε = {radius}, robust", "defended")]
     return [
-        f"STD − ADV > 0, clean: {clean['verdict']}, {accuracies.interval(clean['std_minus_adv'])}.",
-        f"ADV − STD > 0 under PGD at ε = {radius}: {robust['verdict']}, "
-        f"{accuracies.interval(robust['adv_minus_std'])}.",
-        f"Claim 1, robustness costs clean accuracy: {claim['claim_1']}.",
+        Text(
+            f"Per cent, mean ± standard deviation over {len(found['pairs'])} trainings each, "
+            f"{found['images']} images. PGD, {first['norm']}: steps {first['steps']} of 1.5 ε / "
+            f"{first['steps']}, restarts {first['restarts']}, random start. Robust: of all images; "
+            f"defended: of those that are right when clean. Trained against ε = {radii[0]}."
+        ),
+        Table(["", "top-1", "top-5", *header], rows),
+        Table(["", "top-1", "top-5", "ε = 0.005, defended", "ε = 0.01, defended"], [], paper),
+        Text(PAPER_NOTE),
     ]
+
+
+def decision(found: dict[str, Any]) -> Decision:
+    """Claim 1 of one architecture, with the measures that decide it."""
+    radius, attack = next(iter(found["attacks"].items()))
+    counts = [f"{attack[name]} {name[: -1 if attack[name] == 1 else None]}" for name in COUNTS]
+    pgd = f"accuracy under PGD, ε = {radius} (as in training), {', '.join(counts)}, %"
+    measures = []
+    for what, half, name, metric, sign in (
+        ("clean top-1, %", "clean", CLEAN, "top1", "STD − ADV"),
+        (pgd, "robust", radius, "robust_accuracy", "ADV − STD"),
+    ):
+        sides = [Spread(found["accuracies"][run][name][metric]["by_seed"]) for run in RUNS]
+        one = found["claim"][half]
+        change = Change(one[sign.lower().replace(" − ", "_minus_")], digits=1, label=sign)
+        measures.append(Measure(what, *sides, change, one["verdict"]))
+    return Decision(found["claim"]["claim_1"], measures)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,30 +232,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(
             name,
-            type=command.whole_number(1),
+            type=whole_number(1),
             default=default,
             metavar="N",
             help=f"{text} (default: %(default)s)",
         )
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+def run(arguments: argparse.Namespace) -> Result:
     """Attacks, decides and draws every architecture beside the paper's."""
-    architectures: dict[str, Any] = {}
-    tables = []
+    found: dict[str, Any] = {}
     for title, pairs in trained.by_architecture(arguments.workdirs).items():
-        std, adv = pairs[0]
-        attacks = attacks_on(adv, steps=arguments.steps, restarts=arguments.restarts)
+        attacks = attacks_on(pairs[0][1], steps=arguments.steps, restarts=arguments.restarts)
         runs = accuracies.measure_pairs(
-            pairs,
-            {CLEAN: None},
-            what="PGD",
-            attacks=attacks,
-            folder=arguments.out / accuracies.FOLDER,
-            batch_size=arguments.batch_size,
+            pairs, {CLEAN: None}, what="PGD", attacks=attacks, batch_size=arguments.batch_size
         )
-        dataset = std.config.dataset
-        found = architectures[title] = {
+        dataset = pairs[0][0].config.dataset
+        found[title] = {
             "pairs": trained.pairs_described(pairs),
             "dataset": dataset.name,
             "dataset_title": catalog.get(dataset.name).title,
@@ -293,18 +258,33 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             "claim": decide(runs, next(iter(attacks))),
             "paper": {"dataset": "ImageNet", "note": PAPER_NOTE, "accuracies": PAPER},
         }
-        tables.append(as_markdown(title, found))
-        print("\n" + tables[-1].removeprefix("## "))
-    written = [arguments.out / f"{_NAME}.png", arguments.out / f"{_NAME}.md"]
-    draw(architectures, path=written[0])
-    command.write_markdown(written[1], "Accuracy, clean and attacked (Table 1)", tables)
-    return architectures, written
+    figure = Figure("table1_robustness.png", "Accuracy, and what is defended against PGD")
+    draw(found, path=arguments.out / figure.file)
+    findings = {
+        title: Finding(one, tables(title, one), {"1": decision(one)})
+        for title, one in found.items()
+    }
+    return Result(findings, [figure])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figure and writes what was measured."""
-    command.run(_NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments)
-
+EXPERIMENT = Experiment(
+    name="table1_robustness",
+    title="Table 1: accuracy, clean and attacked",
+    short="Table 1",
+    paper="adversarial training costs 4 to 8 points of clean accuracy on ImageNet; of what is "
+    "right when clean it defends 46 to 81 per cent, standard training 0 to 2.",
+    claims=(
+        Claim(
+            "1",
+            "Robustness costs clean accuracy",
+            "STD − ADV clean > 0 and ADV − STD robust > 0",
+            ("STD", "ADV", "difference, points"),
+        ),
+    ),
+    run=run,
+    document=__doc__,
+    add_arguments=add_arguments,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()
