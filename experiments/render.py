@@ -4,6 +4,7 @@ Templates lie in `templates/`; HTML is escaped by Jinja2, wherever a text comes 
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
@@ -79,9 +80,10 @@ def markdown(experiment: Any, shown: Mapping[str, Any]) -> str:
       experiment: an `Experiment`.
       shown: {"findings": {title: {"parts", "claims"}}, "parts"}, as its record has it.
     """
-    return _TEMPLATES.get_template("result.md").render(
+    text = _TEMPLATES.get_template("result.md").render(
         shown=shown, claims={claim.number: claim for claim in experiment.claims}
     )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def page(**values: Any) -> str:
@@ -108,5 +110,6 @@ def _markdown_cells(cells: list[Any]) -> str:
 _TEMPLATES.filters |= {
     "cell": cell_text,
     "cells": _markdown_cells,
+    "rule": lambda columns, left: "|" + " :-- |" * left + " --: |" * (columns - left),
     "kebab": lambda text: text.replace(" ", "-"),
 }
