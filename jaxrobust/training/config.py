@@ -78,6 +78,9 @@ def default() -> ConfigDict:
                 "factor": 0.1,
                 "warmup": 0.0,
             },
+            # What is minimised: one of objectives.OBJECTIVES or "package.module:function", and its
+            # own options; "auto" is adversarial with an attack, else standard.
+            "objective": {"name": "auto"},
             # None: standard training. Else {"name": one of attacks.ATTACKS, options of it}.
             "attack": None,
             "adversarial_share": 1.0,  # of each batch that is attacked
@@ -129,12 +132,13 @@ def for_run(config: ConfigDict, run: str) -> ConfigDict:
 
 
 def _merge(config: dict, overrides: dict, where: str) -> None:
+    whole = ("attack", "objective")  # another one has other options
     for key, value in overrides.items():
         if isinstance(config.get(key), dict) and not isinstance(value, dict) and key != "attack":
             raise ValueError(f"{where}.{key} must hold some of its keys, got {value!r}.")
         if key not in config:
             raise ValueError(f"{where}.{key} overrides no key of the config{_near(key, config)}.")
-        if isinstance(value, dict) and isinstance(config[key], dict) and key != "attack":
+        if isinstance(value, dict) and isinstance(config[key], dict) and key not in whole:
             free = key in ("model", "attacks", "variants")
             if free:
                 config[key].update(value)
@@ -177,7 +181,7 @@ def _check_keys(config: dict, known: dict, prefix: str) -> None:
         if key not in config:
             raise ValueError(f"config key {prefix}{key} is missing.")
     for key, value in known.items():
-        free = key in ("runs", "model", "attack", "attacks", "variants")
+        free = key in ("runs", "model", "objective", "attack", "attacks", "variants")
         if isinstance(value, dict) and not isinstance(config[key], dict):
             raise ValueError(f"{prefix}{key} must hold {', '.join(value)}, got {config[key]}.")
         if isinstance(value, dict) and not free:
