@@ -90,9 +90,8 @@ def resolve(config: ConfigDict, workdir: str | Path) -> list[Run]:
       ValueError: one sentence that names the key, its value and what was expected; or when a folder
         holds another config's run.
     """
-    configs.check(config)
+    settings = configs.check(config)
     # Standard runs first: they are what the others are compared with.
-    settings = {name: configs.for_run(config, name) for name in config.runs}
     names = sorted(settings, key=lambda name: settings[name].attack is not None)
     opened: dict[str, pipeline.DatasetInfo] = {}
     resolved = {}
@@ -115,16 +114,15 @@ def resolve_single(config: ConfigDict, folder: str | Path, seed: int | None = No
     Raises:
       FileNotFoundError, ValueError: as `resolve`; also when the config has several runs or seeds.
     """
-    configs.check(config)
-    if len(config.runs) != 1:
+    runs = configs.check(config)
+    if len(runs) != 1:
         raise ValueError(
-            f"train takes a config of one run, got {', '.join(config.runs)}: "
+            f"train takes a config of one run, got {', '.join(runs)}: "
             "pick one with config.for_run, or train all with study.run."
         )
     if seed is None and len(config.seeds) != 1:
         raise ValueError(f"seed must be given when the config has several, {config.seeds}.")
-    (name,) = config.runs
-    config = configs.for_run(config, name)
+    ((name, config),) = runs.items()
     seed = config.seeds[0] if seed is None else seed
     return _resolve(config, name, seed, Path(folder), _open(config, {}))
 
@@ -138,7 +136,7 @@ def _open(config: ConfigDict, opened: dict[str, pipeline.DatasetInfo]) -> pipeli
     ):
         if size % devices:
             raise ValueError(f"{name} must be a multiple of the {devices} devices, got {size}.")
-    key = json.dumps(to_plain(config.dataset), sort_keys=True)
+    key = json.dumps(config.dataset.to_dict(), sort_keys=True)
     if key not in opened:
         opened[key] = pipeline.describe(config.dataset)
     return opened[key]
@@ -158,7 +156,7 @@ def _resolve(
             "attack_batch_statistics needs a model with a field batch_statistics_axis, "
             f"got {config.model.name}."
         )
-    evaluation = to_plain(config.evaluation)
+    evaluation = config.evaluation.to_dict()
     run = Run(
         name=name,
         seed=seed,
@@ -182,7 +180,7 @@ def _resolve(
             "model": fields,
             "image_shape": list(data.image_shape),
             "steps": steps,
-            "config": to_plain(config),
+            "config": config.to_dict(),
             "backbones": backbones,
         },
     )
@@ -203,7 +201,7 @@ def _model_fields(
     if backbones:
         chosen = fine_tuning.model_fields(config, backbones)
     else:
-        chosen = {"mean": list(data.mean), "std": list(data.std)} | to_plain(config.model)
+        chosen = {"mean": list(data.mean), "std": list(data.std)} | config.model.to_dict()
     fields = {"num_classes": data.num_classes} | chosen
     if fields["num_classes"] != data.num_classes:
         raise ValueError(
@@ -247,7 +245,7 @@ def recipe(config: ConfigDict, steps: int, *, devices: int) -> Recipe:
 
 def _objective(config: ConfigDict, devices: int) -> tuple[objectives.Objective, dict[str, Any]]:
     """What is minimised, and all its options, those that other keys of the config give included."""
-    own = to_plain(config.objective)
+    own = config.objective.to_dict()
     name = own.pop("name")
     if name == "auto":
         name = "standard" if config.attack is None else "adversarial"
