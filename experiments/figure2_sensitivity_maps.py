@@ -74,7 +74,7 @@ def compare(maps: Mapping[str, Sequence[np.ndarray]], masks: np.ndarray | None) 
 
 def table(title: str, found: Mapping[str, Any]) -> result.Table:
     """All measures of all methods."""
-    rows = []
+    rows: list[list[result.Cell]] = []
     for name, method in found["methods"].items():
         for measured, values in method["measures"].items():
             undefined = sum(values["undefined"].values())
@@ -97,9 +97,9 @@ def table(title: str, found: Mapping[str, Any]) -> result.Table:
 def decision(found: Mapping[str, Any]) -> result.Decision:
     """Claim 2 of one architecture, with the measures that decide it."""
     measures = []
-    for name in (name for name in CLAIMED if name in found["methods"]):
+    for name in [name for name in CLAIMED if name in found["methods"]]:
         of_method = found["methods"][name]["measures"]
-        for measured in (measured for measured in CLAIM if measured in of_method):
+        for measured in [measured for measured in CLAIM if measured in of_method]:
             values = of_method[measured]
             measures.append(
                 result.Measure(

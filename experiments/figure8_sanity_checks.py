@@ -29,13 +29,16 @@ from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES
 _CLAIMED = "guided_backprop"
 
 
-def compare(maps: Mapping[str, Sequence[np.ndarray]], masks: Any = None) -> dict[str, Any]:
+def compare(
+    maps: Mapping[str, Sequence[np.ndarray]], masks: np.ndarray | None = None
+) -> dict[str, Any]:
     """Similarities of the maps of one method between settings and between seeds, as JSON.
 
     Claim 8 holds when maps of two settings are less alike than maps of either setting's seeds.
 
     Args:
       maps: {"random" | "std" | "adv": maps of each seed}.
+      masks: have no part in it.
     """
     between = {
         f"{first}-{second}": list(map(sensitivity.similarities, maps[first], maps[second]))

@@ -116,20 +116,14 @@ def examine(
     pictures = evaluation_pictures(first.config, arguments.cascade_images, per_class=True)
     found, maps = randomize(pairs, pictures, kind, arguments)
     title = f"{trained.title_of(pairs[0])}: {KINDS[kind][0]}"
+    caption = f"{title}, similarity with the trained network's maps"
     curves, sheet = (stem.with_name(f"{stem.name}_{kind}{end}.png") for end in ("", "_maps"))
-    draw_curves(found, kind=kind, title=title, path=curves)
-    draw_maps(
-        maps,
-        pictures.images[0],
-        found["layers"],
-        kind=kind,
-        title=title,
-        note=f"{sensitivity.NOTE} Trainings of seed {first.seed}.",
-        path=sheet,
-    )
+    draw_curves(found, kind, title=title, path=curves)
+    note = f"{sensitivity.NOTE} Trainings of seed {first.seed}."
+    draw_maps(maps, pictures.images[0], found, kind, title=title, note=note, path=sheet)
     return found, [
-        table(found, f"{title}, similarity with the trained network's maps"),
-        result.Figure(curves.name, f"{title}, similarity with the trained network's maps"),
+        table(found, caption),
+        result.Figure(curves.name, caption),
         result.Figure(sheet.name, f"{title}, maps of one picture"),
     ]
 
@@ -199,7 +193,7 @@ def table(found: Mapping[str, Any], title: str) -> result.Table:
     return result.Table(header, rows, caption=caption, left=2, folded=True)
 
 
-def draw_curves(found: Mapping[str, Any], *, kind: str, title: str, path: Path) -> None:
+def draw_curves(found: Mapping[str, Any], kind: str, *, title: str, path: Path) -> None:
     """Similarity with the trained network's maps over the steps: SSIM and ranks, STD and ADV."""
     panels: dict[str, dict[str, Any]] = {}
     left_out = []
@@ -228,16 +222,17 @@ def draw_curves(found: Mapping[str, Any], *, kind: str, title: str, path: Path) 
 def draw_maps(
     maps: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
     image: np.ndarray,
-    order: Sequence[str],
-    *,
+    found: Mapping[str, Any],
     kind: str,
+    *,
     title: str,
     note: str,
     path: Path,
 ) -> None:
     """The maps of one picture from the trained network to the last step, STD above ADV."""
-    count = min(len(order), _MOST_COLUMNS - 1)
-    steps = [0, *np.linspace(1, len(order), count).round().astype(int).tolist()]
+    names = ["Trained", *found["layers"]]
+    last = len(names) - 1
+    steps = [0, *np.linspace(1, last, min(last, _MOST_COLUMNS - 1)).round().astype(int)]
     rows = [
         [image if place == 0 else None, *(plots.to_picture(of_steps[step]) for step in steps)]
         for methods in maps.values()
@@ -248,7 +243,7 @@ def draw_maps(
         row_titles=[method_title(name) for methods in maps.values() for name in methods],
         row_groups=[(RUNS[run], len(methods)) for run, methods in maps.items()],
         # A name wraps where it has a space.
-        column_titles=["Image", *(["Trained", *order][n].replace("/", " ") for n in steps)],
+        column_titles=["Image", *(names[step].replace("/", " ") for step in steps)],
         column_groups=[("", 2), (KINDS[kind][1], len(steps) - 1)],
         title=title,
         note=note,
