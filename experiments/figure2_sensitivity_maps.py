@@ -13,18 +13,16 @@ Cost: about a minute for the quickstart's six models on two CPU cores.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import command, sensitivity, statistics, tiles, trained
-from experiments.pictures import Pictures, evaluation_pictures, shown_positions
+from experiments import result, sensitivity, statistics, tiles, trained
+from experiments.experiment import Experiment
 from jaxrobust import map_metrics, plots
 
-_NAME = "figure2_sensitivity_maps"
-_MOST_PICTURES = 10
 MEASURES = {
     "spectral_centroid": "centroid (cycles/pixel)",
     "high_frequency_share": "share above half Nyquist",
@@ -32,8 +30,12 @@ MEASURES = {
     "inside_share": "share inside silhouette",
 }
 # Claim 2: the side of 0 on which ADV - STD is to lie, and the methods of the paper's Figure 2.
-CLAIM = {"spectral_centroid": "negative", "band_share": "positive"}
+CLAIM = {
+    "spectral_centroid": ("negative", "spectral centroid of the map, cycles/pixel"),
+    "band_share": ("positive", "share of the map's energy along the silhouette"),
+}
 CLAIMED = ("vanilla_gradient", "loss_gradient", "guided_backprop")
+NO_MASKS = "The data set has no masks: the half of the claim on silhouettes is not measured."
 
 
 def measure(maps: np.ndarray, masks: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -48,158 +50,144 @@ def measure(maps: np.ndarray, masks: np.ndarray | None) -> dict[str, np.ndarray]
     return values
 
 
-def measure_pairs(
-    pairs: trained.Pairs,
-    pictures: Pictures,
-    names: Sequence[str],
-    *,
-    seed: int,
-    batch_size: int | None,
-) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """The maps of all pairs of one architecture, measured, and those of the first pair.
-
-    Args:
-      pairs: STD and ADV of each seed.
-      pictures: what they look at.
-      names: of methods.
-      seed, batch_size: as for `sensitivity.maps_of`.
-
-    Returns:
-      {method: figures} for the JSON file, and {method: {"std" | "adv": maps}}.
-    """
-    classifiers = [[one.load() for one in pair] for pair in pairs]
-    title = trained.title_of(pairs[0])
-    progress = command.Steps(title, len(names) * len(pairs) * 2, images=len(pictures))
-    record: dict[str, Any] = {}
-    shown: dict[str, dict[str, np.ndarray]] = {}
-    for name in names:
-        values: dict[str, list[dict[str, np.ndarray]]] = {"std": [], "adv": []}
-        shown[name] = {}
-        for pair in classifiers:
-            for run, classifier in zip(values, pair, strict=True):
-                maps = sensitivity.maps_of(
-                    classifier, name, pictures, seed=seed, batch_size=batch_size
-                )
-                values[run].append(measure(maps, pictures.masks))
-                shown[name].setdefault(run, maps)
-                progress.step()
-        record[name] = {"measures": {}}
-        for measured in values["std"][0]:
-            both = {run: [one[measured] for one in values[run]] for run in values}
-            means = {run: [statistics.defined_mean(one) for one in both[run]] for run in both}
-            record[name]["measures"][measured] = {
-                "std": float(np.mean(means["std"])),
-                "adv": float(np.mean(means["adv"])),
-                "std_by_seed": means["std"],
-                "adv_by_seed": means["adv"],
-                "undefined": {
-                    run: int(sum(np.isnan(one).sum() for one in both[run])) for run in both
-                },
-                "difference": statistics.compare(both["std"], both["adv"], CLAIM.get(measured)),
-            }
-        found = record[name]["measures"]
-        record[name]["claim_2"] = statistics.all_hold(
-            found[measured]["difference"]["verdict"] if measured in found else "open"
-            for measured in CLAIM
-        )
-    progress.close(f"{title}: {progress.total * len(pictures)} maps in {progress.elapsed:.0f} s")
-    return record, shown
+def compare(maps: Mapping[str, Sequence[np.ndarray]], masks: np.ndarray | None) -> dict[str, Any]:
+    """The measures of one method's maps, {"std" | "adv": those of each seed}, as JSON."""
+    values = {run: [measure(of_seed, masks) for of_seed in maps[run]] for run in maps}
+    measures: dict[str, Any] = {}
+    for name in values["std"][0]:
+        std, adv = ([of_seed[name] for of_seed in values[run]] for run in ("std", "adv"))
+        std_means, adv_means = (list(map(statistics.defined_mean, run)) for run in (std, adv))
+        side, _ = CLAIM.get(name, (None, ""))
+        measures[name] = {
+            "std": float(np.mean(std_means)),
+            "adv": float(np.mean(adv_means)),
+            "std_by_seed": std_means,
+            "adv_by_seed": adv_means,
+            "undefined": {"std": int(np.isnan(std).sum()), "adv": int(np.isnan(adv).sum())},
+            "difference": statistics.compare(std, adv, side),
+        }
+    claim = statistics.all_hold(
+        measures[name]["difference"]["verdict"] if name in measures else "open" for name in CLAIM
+    )
+    return {"measures": measures, "claim_2": claim}
 
 
-def _show_table(title: str, found: dict[str, Any]) -> None:
-    pairs = len(found["pairs"])
-    print(f"\n{title}: {found['images']} images, {pairs} pair{'s' * (pairs > 1)} of trainings")
-    print(f"  {'':47}{'STD':>8}{'ADV':>8}   ADV - STD [95 % interval]     claim 2")
+def table(title: str, found: Mapping[str, Any]) -> result.Table:
+    """All measures of all methods."""
+    rows: list[list[result.Cell]] = []
     for name, method in found["methods"].items():
         for measured, values in method["measures"].items():
-            change, undefined = values["difference"], values["undefined"]
-            interval = statistics.as_text(change)
-            print(
-                f"  {sensitivity.method_title(name):22}{MEASURES[measured]:25}{values['std']:8.4f}"
-                f"{values['adv']:8.4f}   {interval:29} {change.get('verdict', '')}"
-                + (f" (undefined: {undefined})" if any(undefined.values()) else "")
+            undefined = sum(values["undefined"].values())
+            verdict = values["difference"].get("verdict") if name in CLAIMED else None
+            rows.append(
+                [
+                    sensitivity.method_title(name),
+                    MEASURES[measured] + sensitivity.undefined(undefined, "maps"),
+                    result.Number(values["std"]),
+                    result.Number(values["adv"]),
+                    result.Change(values["difference"]),
+                    result.Verdict(verdict) if verdict else "",
+                ]
             )
-    verdicts = ", ".join(f"{m} {method['claim_2']}" for m, method in found["methods"].items())
-    print(f"  Claim 2, maps of ADV ignore fine texture: {verdicts}.")
-    if not found["masks"]:
-        print("  The data set has no masks: the half of the claim on silhouettes is not measured.")
-    print(f"  Together, over the three methods of the paper's Figure 2: {found['claim_2']}.")
+    header = ["method", "measure", "STD", "ADV", "ADV − STD [95 %]", "claim 2"]
+    caption = f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds"
+    return result.Table(header, rows, caption=caption, left=2)
 
 
-def write_tiles(
-    pictures: Pictures, maps: dict[str, dict[str, np.ndarray]], positions: Sequence[int], stem: Path
-) -> tuple[dict[str, Any], list[Path]]:
-    """Rows of the first pictures drawn and of their maps; which files hold what, and the files."""
-    chosen = list(positions[: tiles.MOST])
+def decision(found: Mapping[str, Any]) -> result.Decision:
+    """Claim 2 of one architecture, with the measures that decide it."""
+    measures = []
+    for name in [name for name in CLAIMED if name in found["methods"]]:
+        of_method = found["methods"][name]["measures"]
+        for measured in [measured for measured in CLAIM if measured in of_method]:
+            values = of_method[measured]
+            measures.append(
+                result.Measure(
+                    f"{name.replace('_', ' ')}: {CLAIM[measured][1]}",
+                    result.Spread(values["std_by_seed"], digits=3),
+                    result.Spread(values["adv_by_seed"], digits=3),
+                    result.Change(values["difference"]),
+                    values["difference"]["verdict"],
+                )
+            )
+    return result.Decision(found["claim_2"], measures)
 
-    def write(images: np.ndarray, name: str) -> str:
-        written.append(stem.with_name(f"{stem.name}_tiles_{name}.png"))
-        return tiles.write(images, written[-1])
 
-    written: list[Path] = []
-    return {
-        "classes": [pictures.class_names[pictures.labels[position]] for position in chosen],
-        "images": write(pictures.images[chosen], "images"),
-        "methods": {
-            name: {
-                run: write(plots.to_picture(values[chosen]), f"{name}_{run}")
-                for run, values in runs.items()
-            }
-            for name, runs in maps.items()
-        },
-    }, written
+def write_box(
+    title: str, found: Mapping[str, Any], drawn: sensitivity.Drawn, stem: Path
+) -> result.Box:
+    """A box of the first pictures drawn, to switch between methods; its files begin with `stem`."""
+    classes = ", ".join(drawn.classes[: tiles.MOST])
+
+    def write(row: np.ndarray, name: str) -> str:
+        return tiles.write(row[: tiles.MOST], stem.with_name(f"{stem.name}_tiles_{name}.png"))
+
+    panels = []
+    for name, of_runs in drawn.maps.items():
+        measures, method = found["methods"][name]["measures"], sensitivity.method_title(name)
+        strips = []
+        for run, of_run in of_runs.items():
+            text = sensitivity.RUNS[run]
+            heading = f"{text}: spectral centroid {measures['spectral_centroid'][run]:.3f}"
+            heading += " cycles/pixel"
+            if "band_share" in measures:
+                heading += f", along the silhouette {measures['band_share'][run]:.3f}"
+            file = write(plots.to_picture(of_run), f"{name}_{run}")
+            strips.append(result.Strip(file, heading, f"{method} of {text} for {classes}", run))
+        panels.append(result.Panel(method, strips))
+    before = result.Strip(write(drawn.images, "images"), "Pictures", f"Pictures: {classes}")
+    return result.Box(f"{title}: maps of STD and ADV", "Method", panels, before)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and how many pictures are drawn."""
+    """What is measured and drawn."""
     tiles.add_argument(parser)
     sensitivity.add_arguments(parser, images=200)
-    parser.add_argument(
-        "--pictures",
-        type=command.whole_number(1),
-        metavar="N",
-        help=f"drawn, of the measured ones (default: one a class, at most {_MOST_PICTURES})",
+
+
+def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> result.Finding:
+    """Measures and draws the maps of one architecture."""
+    found, drawn = sensitivity.examine(pairs, compare, arguments)
+    found["claim_2"] = statistics.all_hold(
+        found["methods"].get(name, {}).get("claim_2", "not measured") for name in CLAIMED
+    )
+    stem = arguments.out / f"figure2_sensitivity_maps_{trained.slug(title)}"
+    parts: list[result.Part] = [table(title, found)]
+    if arguments.tiles:
+        parts.insert(0, write_box(title, found, drawn, stem))
+    if not found["masks"]:
+        parts.append(result.Notes([NO_MASKS]))
+    caption = f"{title}: sensitivity maps for the true class"
+    path = stem.with_suffix(".png")
+    parts.append(sensitivity.draw(drawn, title=caption, path=path, folded=arguments.tiles))
+    return result.Finding(found, parts, {"2": decision(found)})
+
+
+def run(arguments: argparse.Namespace) -> result.Result:
+    """Every architecture."""
+    by_architecture = trained.by_architecture(arguments.workdirs)
+    return result.Result(
+        {title: examine(title, pairs, arguments) for title, pairs in by_architecture.items()}
     )
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
-    """Measures and draws the maps of every architecture."""
-    names = list(dict.fromkeys(arguments.methods))
-    architectures, written = {}, []
-    for title, pairs in trained.by_architecture(arguments.workdirs).items():
-        pictures = evaluation_pictures(pairs[0][0].config, arguments.images, per_class=True)
-        drawn = arguments.pictures or min(len(pictures.class_names), _MOST_PICTURES)
-        positions = shown_positions(pictures.labels, min(drawn, len(pictures)))
-        methods, maps = measure_pairs(
-            pairs, pictures, names, seed=arguments.seed, batch_size=arguments.batch_size
-        )
-        architectures[title] = sensitivity.described(pairs, pictures, positions) | {
-            "methods": methods,
-            "claim_2": statistics.all_hold(
-                methods[name]["claim_2"] if name in methods else "not measured" for name in CLAIMED
-            ),
-        }
-        stem = arguments.out / f"{_NAME}_{trained.slug(title)}"
-        written.append(stem.with_suffix(".png"))
-        sensitivity.draw(
-            pictures,
-            maps,
-            positions,
-            title=f"{title}: sensitivity maps for the true class",
-            note=f"{sensitivity.NOTE} Trainings of seed {pairs[0][0].seed}.",
-            path=written[-1],
-        )
-        if arguments.tiles:
-            architectures[title]["tiles"], paths = write_tiles(pictures, maps, positions, stem)
-            written += paths
-        _show_table(title, architectures[title])
-    return architectures, written
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figures and writes what was measured."""
-    command.run(_NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments)
-
+EXPERIMENT = Experiment(
+    name="figure2_sensitivity_maps",
+    title="Figures 2, 13, 14: sensitivity maps",
+    short="Figure 2",
+    paper="maps of ADV follow the outlines of objects; those of STD look like noise.",
+    claims=(
+        result.Claim(
+            "2",
+            "Robust sensitivity maps ignore fine texture",
+            "for each of three methods, centroid ADV − STD < 0 and share along the silhouette "
+            "ADV − STD > 0",
+        ),
+    ),
+    run=run,
+    document=__doc__,
+    add_arguments=add_arguments,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

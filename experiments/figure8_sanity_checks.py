@@ -17,219 +17,178 @@ Cost: about 2 minutes for the quickstart's six models on two CPU cores.
 
 import argparse
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments import command, randomization, sensitivity, statistics, trained
-from experiments.pictures import Pictures, evaluation_pictures, shown_positions
-from jaxrobust import Classifier
+from experiments import randomization, result, sensitivity, statistics, trained
+from experiments.experiment import Experiment, whole_number
+from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES
 
-_NAME = "figure8_sanity_checks"
-SETTINGS = list(itertools.combinations(sensitivity.RUNS, 2))
+_CLAIMED = "guided_backprop"
 
 
-def compare_settings(maps: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+def compare(
+    maps: Mapping[str, Sequence[np.ndarray]], masks: np.ndarray | None = None
+) -> dict[str, Any]:
     """Similarities of the maps of one method between settings and between seeds, as JSON.
+
+    Claim 8 holds when maps of two settings are less alike than maps of either setting's seeds.
 
     Args:
       maps: {"random" | "std" | "adv": maps of each seed}.
+      masks: have no part in it.
     """
-    seeds = len(maps["std"])
     between = {
-        f"{a}-{b}": [sensitivity.similarities(*pair) for pair in zip(maps[a], maps[b], strict=True)]
-        for a, b in SETTINGS
+        f"{first}-{second}": list(map(sensitivity.similarities, maps[first], maps[second]))
+        for first, second in itertools.combinations(RUNS, 2)
     }
     within = {
-        run: [
-            sensitivity.similarities(maps[run][i], maps[run][(i + 1) % seeds]) for i in range(seeds)
-        ]
-        for run in sensitivity.RUNS
-        if seeds > 1
+        run: list(map(sensitivity.similarities, seeds, [*seeds[1:], seeds[0]]))
+        for run, seeds in maps.items()
+        if len(seeds) > 1
     }
-    result: dict[str, Any] = {}
+    compared: dict[str, Any] = {}
+    verdicts = []
     for name in sensitivity.SIMILARITIES:
-        apart = {pair: [one[name] for one in values] for pair, values in between.items()}
-        alike = {run: [one[name] for one in values] for run, values in within.items()}
-        result[name] = {
+        apart = {pair: [values[name] for values in seeds] for pair, seeds in between.items()}
+        alike = {run: [values[name] for values in seeds] for run, seeds in within.items()}
+        differences: dict[str, Any] = {pair: {} for pair in apart if alike}
+        for pair, of_runs in differences.items():
+            for run in pair.split("-"):
+                of_runs[run] = statistics.compare(alike[run], apart[pair], "negative")
+                if name in MAIN_SIMILARITIES:
+                    verdicts.append(of_runs[run]["verdict"])
+        compared[name] = {
             "between_settings": {pair: _summary(values) for pair, values in apart.items()},
             "between_seeds": {run: _summary(values) for run, values in alike.items()} or None,
-            "differences": {
-                pair: {
-                    run: statistics.compare(alike[run], values, "negative")
-                    for run in pair.split("-")
-                }
-                for pair, values in apart.items()
-                if alike
-            }
-            or None,
+            "differences": differences or None,
         }
-    return result
+    return {
+        "similarities": compared,
+        "claim_8": statistics.all_hold(verdicts) if verdicts else "not measured",
+    }
 
 
 def _summary(values: Sequence[np.ndarray]) -> dict[str, Any]:
-    means = [statistics.defined_mean(one) for one in values]
+    means = [statistics.defined_mean(of_seed) for of_seed in values]
     return {
         "mean": float(np.mean(means)),
         "by_seed": means,
-        "undefined": int(sum(np.isnan(one).sum() for one in values)),
+        "undefined": int(np.isnan(values).sum()),
     }
 
 
-def claim_8(measured: dict[str, Any]) -> str:
-    """Whether maps of two settings are less alike than maps of either setting's seeds."""
-    if any(measured[name]["differences"] is None for name in sensitivity.MAIN_SIMILARITIES):
-        return "not measured"
-    return statistics.all_hold(
-        change["verdict"]
-        for name in sensitivity.MAIN_SIMILARITIES
-        for pair in measured[name]["differences"].values()
-        for change in pair.values()
-    )
-
-
-def compare_pairs(
-    pairs: trained.Pairs, pictures: Pictures, names: Sequence[str], **options: Any
-) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """Random, STD and ADV of all seeds compared, and the maps of the first seed.
-
-    Args:
-      pairs: STD and ADV of each seed.
-      pictures: what they look at.
-      names: of methods.
-      **options: of `sensitivity.maps_of`.
-
-    Returns:
-      {method: figures} for the JSON file, and {method: {"random" | "std" | "adv": maps}}.
-    """
-    classifiers: dict[str, list[Classifier]] = {"random": [], "std": [], "adv": []}
-    for standard, adversarial in pairs:
-        std = standard.load()
-        classifiers["random"].append(
-            Classifier.init(
-                randomization.random_key(standard.seed), std.model, pictures.images.shape[1:]
+def table(title: str, found: Mapping[str, Any]) -> result.Table:
+    """All similarities of all methods."""
+    rows = []
+    for method, of_method in found["methods"].items():
+        for similarity, compared in of_method["similarities"].items():
+            between, seeds = compared["between_settings"], compared["between_seeds"] or {}
+            undefined = sum(part["undefined"] for part in (*between.values(), *seeds.values()))
+            decided = method == _CLAIMED and similarity == MAIN_SIMILARITIES[0]
+            rows.append(
+                [
+                    sensitivity.method_title(method),
+                    SIMILARITY_TITLES[similarity]
+                    + sensitivity.undefined(undefined, "pairs of maps"),
+                    *(result.Number(part["mean"]) for part in between.values()),
+                    *(result.Number(seeds[run]["mean"] if seeds else None) for run in RUNS),
+                    result.Verdict(of_method["claim_8"]) if decided else "",
+                ]
             )
-        )
-        classifiers["std"].append(std)
-        classifiers["adv"].append(adversarial.load())
-    title = f"{trained.title_of(pairs[0])}, settings and seeds"
-    progress = command.Steps(title, len(names) * len(pairs) * 3, images=len(pictures))
-    record, shown = {}, {}
-    for name in names:
-        maps: dict[str, list[np.ndarray]] = {run: [] for run in classifiers}
-        for run, of_seeds in classifiers.items():
-            for classifier in of_seeds:
-                maps[run].append(sensitivity.maps_of(classifier, name, pictures, **options))
-                progress.step()
-        measured = compare_settings(maps)
-        record[name] = {"similarities": measured, "claim_8": claim_8(measured)}
-        shown[name] = {run: values[0] for run, values in maps.items()}
-    progress.close(f"{title}: {progress.elapsed:.0f} s")
-    return record, shown
+    header = [
+        "method",
+        "similarity",
+        *map(" – ".join, itertools.combinations(RUNS.values(), 2)),
+        *(f"{name}, two seeds" for name in RUNS.values()),
+        "claim 8",
+    ]
+    caption = f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds"
+    return result.Table(header, rows, caption=caption, left=2)
 
 
-def _show_table(title: str, found: dict[str, Any]) -> None:
-    print(
-        f"\n{title}: similarity of maps between settings, and of each setting's seeds "
-        f"({found['images']} images, seeds {', '.join(str(p['seed']) for p in found['pairs'])})"
-    )
-    runs, titles = sensitivity.RUNS, sensitivity.SIMILARITY_TITLES
-    columns = [f"{runs[a]}-{runs[b]}" for a, b in SETTINGS]
-    columns += [f"{name}-{name}'" for name in runs.values()]
-    print(" " * 42 + "".join(f"{column:>15}" for column in columns))
-    for name, method in found["methods"].items():
-        for similarity, measured in method["similarities"].items():
-            values = [one["mean"] for one in measured["between_settings"].values()]
-            seeds = measured["between_seeds"] or {}
-            cells = [f"{value:.3f}" for value in values]
-            cells += [f"{seeds[run]['mean']:.3f}" if seeds else "not measured" for run in runs]
-            print(
-                f"  {sensitivity.method_title(name):22}{titles[similarity]:18}"
-                + "".join(f"{cell:>15}" for cell in cells)
-            )
-    sensitivity.show_undefined(
-        {
-            name: sum(
-                one["undefined"]
-                for similarity in ("between_settings", "between_seeds")
-                for one in (method["similarities"]["rank_correlation"][similarity] or {}).values()
-            )
-            for name, method in found["methods"].items()
-        }
-    )
-    print("  Claim 8, between settings less alike than between seeds of one setting:")
-    for name, method in found["methods"].items():
-        print(f"  {sensitivity.method_title(name):22}{method['claim_8']}")
-        for similarity in sensitivity.MAIN_SIMILARITIES:
-            for pair, against in (method["similarities"][similarity]["differences"] or {}).items():
-                for run, change in against.items():
-                    settings = "-".join(runs[one] for one in pair.split("-"))
-                    compared = f"{settings} less {runs[run]}-{runs[run]}'"
-                    interval = statistics.as_text(change, digits=3)
-                    print(
-                        f"    {titles[similarity]:18}{compared:32}{interval:26}{change['verdict']}"
+def decision(found: Mapping[str, Any]) -> result.Decision:
+    """Claim 8 of one architecture, with the measures that decide it."""
+    if _CLAIMED not in found["methods"]:
+        return result.Decision("not measured")
+    method = found["methods"][_CLAIMED]
+    names = RUNS | {"random": "random"}  # within a sentence
+    measures = []
+    for similarity, title in (("ssim", "SSIM"), ("rank_correlation", "rank correlation")):
+        compared = method["similarities"][similarity]
+        for pair, against in (compared["differences"] or {}).items():
+            settings = " and ".join(names[run] for run in pair.split("-"))
+            for run, change in against.items():
+                measures.append(
+                    result.Measure(
+                        f"{title}: {settings}, against two seeds of {names[run]}",
+                        result.Spread(compared["between_settings"][pair]["by_seed"], digits=3),
+                        result.Spread(compared["between_seeds"][run]["by_seed"], digits=3),
+                        result.Change(change),
+                        change["verdict"],
                     )
+                )
+    return result.Decision(method["claim_8"], measures)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is measured and drawn, and whether layers are initialised anew."""
-    sensitivity.add_arguments(parser, images=100)
-    for name, least, default, text in (
-        ("--pictures", 1, 4, "drawn, of the measured ones"),
-        ("--cascade-images", 0, 20, "images of the cascade, 0 for none"),
-    ):
-        parser.add_argument(
-            name,
-            type=command.whole_number(least),
-            default=default,
-            metavar="N",
-            help=f"{text} (default: %(default)s)",
-        )
+    sensitivity.add_arguments(parser, images=100, pictures=4)
+    parser.add_argument(
+        "--cascade-images",
+        type=whole_number(0),
+        default=20,
+        metavar="N",
+        help="images of the cascade, 0 for none (default: %(default)s)",
+    )
     parser.add_argument(
         "--independent", action="store_true", help="also initialise each layer alone"
     )
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
-    """Compares and draws the maps of every architecture, and randomises its layers."""
-    names = list(dict.fromkeys(arguments.methods))
-    options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
-    architectures, written = {}, []
-    for title, pairs in trained.by_architecture(arguments.workdirs).items():
-        config = pairs[0][0].config
-        pictures = evaluation_pictures(config, arguments.images, per_class=True)
-        positions = shown_positions(pictures.labels, min(arguments.pictures, arguments.images))
-        methods, maps = compare_pairs(pairs, pictures, names, **options)
-        found = sensitivity.described(pairs, pictures, positions) | {"methods": methods}
-        architectures[title] = found
-        _show_table(title, found)
-        stem = arguments.out / f"{_NAME}_{trained.slug(title)}"
-        written.append(stem.with_suffix(".png"))
-        sensitivity.draw(
-            pictures,
-            maps,
-            positions,
-            title=f"{title}: maps of random, STD and ADV weights",
-            note=f"{sensitivity.NOTE} Seed {pairs[0][0].seed}.",
-            path=written[-1],
-        )
-        if not arguments.cascade_images:
-            continue
-        pictures = evaluation_pictures(config, arguments.cascade_images, per_class=True)
+def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> result.Finding:
+    """Compares and draws the maps of one architecture, and randomises its layers."""
+    found, drawn = sensitivity.examine(pairs, compare, arguments, random=True)
+    stem = arguments.out / f"figure8_sanity_checks_{trained.slug(title)}"
+    caption = f"{title}: maps of random, STD and ADV weights"
+    parts: list[result.Part] = [
+        table(title, found),
+        sensitivity.draw(drawn, title=caption, path=stem.with_suffix(".png")),
+    ]
+    if arguments.cascade_images:
         for kind in list(randomization.KINDS)[: 1 + arguments.independent]:
-            found[kind], paths = randomization.examine(
-                pairs, pictures, names, kind=kind, stem=stem, **options
-            )
-            written += paths
-    return architectures, written
+            found[kind], shown = randomization.examine(pairs, kind, stem, arguments)
+            parts += shown
+    return result.Finding(found, parts, {"8": decision(found)})
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figures and writes what was measured."""
-    command.run(_NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments)
+def run(arguments: argparse.Namespace) -> result.Result:
+    """Every architecture."""
+    by_architecture = trained.by_architecture(arguments.workdirs)
+    return result.Result(
+        {title: examine(title, pairs, arguments) for title, pairs in by_architecture.items()}
+    )
 
+
+EXPERIMENT = Experiment(
+    name="figure8_sanity_checks",
+    title="Figures 8 to 12: do the maps depend on the weights?",
+    short="Figure 8",
+    paper="maps of random, STD and ADV networks differ, guided backprop's too.",
+    claims=(
+        result.Claim(
+            "8",
+            "Guided backprop depends on the parameters",
+            "maps of two settings less alike than maps of two seeds of one setting",
+            ("between settings", "between seeds", "difference"),
+        ),
+    ),
+    run=run,
+    document=__doc__,
+    add_arguments=add_arguments,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust.data import pipeline, sources
-from jaxrobust.data.dataset_config import resolve
+from jaxrobust.data.dataset_config import ResolvedConfig, resolve
 from jaxrobust.data.transforms import HostTransform
 
 _BATCH = 128
@@ -84,46 +84,27 @@ def evaluation_pictures(
             f"count must be at most {len(opened)}, the images of the split {opened.name!r} of "
             f"{opened.dataset_name}, got {count}."
         )
-    wanted = _evenly(count, opened.num_classes) if per_class else None
-    images, labels, index, turns, textures = [], [], [], [], []
-    taken = np.zeros(opened.num_classes, int)
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with pipeline.evaluation_batches(
-        resolved, opened.name, batch_size=_BATCH, mesh=mesh
-    ) as batches:
-        for batch in batches:
-            batch = jax.device_get(batch)
-            for position in np.flatnonzero(batch["mask"]):
-                label = batch["label"][position]
-                if wanted is not None and taken[label] >= wanted[label]:
-                    continue
-                turns.append((taken[label], label) if per_class else (0, 0))
-                taken[label] += 1
-                images.append(batch["image"][position])
-                labels.append(label)
-                index.append(batch["index"][position])
-                if "texture" in batch:
-                    textures.append(batch["texture"][position])
-                if len(images) == count:
-                    break
-            if len(images) == count:
-                break
-    if len(images) < count:
-        assert wanted is not None
-        short = int(np.argmax(wanted - taken))
-        raise ValueError(
-            f"count must leave at most {taken[short]} images for class {short}, all that "
-            f"{opened.name!r} of {opened.dataset_name} has, got {count}."
-        )
-    order = sorted(range(count), key=turns.__getitem__)  # stable: by index without per_class
-    places = np.array(index, np.int32)[order]
+    index = _evenly(opened, count) if per_class else np.arange(count, dtype=np.int32)
+    records = [opened.records[int(place)] for place in index]
+    masks = None
+    if "mask" in records[0]:
+        transform = HostTransform.create(opened, resolved, "none")  # as of the images
+        rng = np.random.default_rng(0)  # asked for, not used: nothing is augmented
+        shapes = [
+            transform({"image": record["mask"], "index": place}, rng)["image"]
+            for place, record in zip(index, records, strict=True)
+        ]
+        masks = np.stack(shapes)[..., 0] >= 128
+    integers = {
+        name: np.array([record[name] for record in records], np.int32) for name in opened.labels
+    }
     return Pictures(
-        images=np.stack(images)[order].astype(np.float32) / np.float32(255),
-        labels=np.array(labels, np.int32)[order],
-        masks=_masks(opened, HostTransform.create(opened, resolved, "none"), places),
+        images=_as_seen(resolved, opened.name, index),
+        labels=integers["label"],
+        masks=masks,
         class_names=opened.class_names or tuple(map(str, range(opened.num_classes))),
-        index=places,
-        textures=np.array(textures, np.int32)[order] if textures else None,
+        index=index,
+        textures=integers.get("texture"),
     )
 
 
@@ -140,21 +121,35 @@ def shown_positions(labels: np.ndarray, count: int) -> list[int]:
     return [position * leading // count for position in range(count)]
 
 
-def _evenly(count: int, classes: int) -> np.ndarray:
-    """How many images of each class, the remainder spread over the classes."""
+def _evenly(split: sources.Split, count: int) -> np.ndarray:
+    """Where the first images of each class are, the remainder spread over the classes."""
+    classes, rest = split.num_classes, count % split.num_classes
     wanted = np.full(classes, count // classes)
-    rest = count % classes
     wanted[np.arange(rest) * classes // max(rest, 1)] += 1
-    return wanted
+    taken = np.zeros(classes, int)
+    turns: list[tuple[int, int, int]] = []
+    for place in range(len(split)):
+        label = split[place]["label"]
+        if taken[label] < wanted[label]:
+            turns.append((taken[label], label, place))
+            taken[label] += 1
+        if len(turns) == count:
+            return np.array(sorted(turns), np.int32)[:, 2]
+    short = int(np.argmax(wanted - taken))
+    raise ValueError(
+        f"count must leave at most {taken[short]} images for class {short}, all that "
+        f"{split.name!r} of {split.dataset_name} has, got {count}."
+    )
 
 
-def _masks(split: sources.Split, transform: HostTransform, index: np.ndarray) -> np.ndarray | None:
-    """Masks, cut and resized as their images are."""
-    if "mask" not in split.records[int(index[0])]:
-        return None
-    rng = np.random.default_rng(0)  # asked for, not used: nothing is augmented
-    made = [
-        transform({"image": split.records[int(i)]["mask"], "index": int(i)}, rng)["image"]
-        for i in index
-    ]
-    return np.stack(made)[..., 0] >= 128
+def _as_seen(config: ResolvedConfig, split: str, index: np.ndarray) -> np.ndarray:
+    """The images at these places of the split, from the batches that networks are evaluated on."""
+    images = np.zeros((len(index), config.image_size, config.image_size, 3), np.float32)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    with pipeline.evaluation_batches(config, split, batch_size=_BATCH, mesh=mesh) as batches:
+        for batch in map(jax.device_get, batches):
+            _, here, there = np.intersect1d(index, batch["index"], return_indices=True)
+            images[here] = batch["image"][there]
+            if index.max() in batch["index"]:
+                break
+    return images / np.float32(255)

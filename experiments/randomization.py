@@ -1,7 +1,8 @@
 """Networks whose layers are initialised anew, and what becomes of their maps."""
 
+import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, statistics, trained
-from experiments.pictures import Pictures
-from experiments.sensitivity import (
-    MAIN_SIMILARITIES,
-    NOTE,
-    RUNS,
-    SIMILARITY_TITLES,
-    maps_of,
-    method_title,
-    show_undefined,
-    similarities,
-)
+from experiments import result, sensitivity, statistics, trained
+from experiments.command import Steps
+from experiments.pictures import Pictures, evaluation_pictures
+from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES, method_title
 from jaxrobust import Classifier, plots
 from jaxrobust.classifier import SHORTCUT
 
 _MOST_COLUMNS = 12
-# From the top down, or each alone.
+# From the top down, or each alone: what its figures are called, and their steps.
 KINDS = {
-    "cascade": {
-        "title": "layers initialised anew from the top down",
-        "heading": "Initialised anew down to",
-        "named": "Layer initialised anew, and all above",
-        "numbered": "Layers initialised anew, from the top",
-    },
-    "single_layers": {
-        "title": "single layers initialised anew",
-        "heading": "Initialised anew alone",
-        "named": "Layer initialised anew",
-        "numbered": "Layer initialised anew, counted from the top",
-    },
+    "cascade": ("layers initialised anew from the top down", "Initialised anew down to"),
+    "single_layers": ("single layers initialised anew", "Initialised anew alone"),
 }
-
-
-def random_key(seed: int) -> jax.Array:
-    """Of the random network that belongs to a training; not the key of the training's own start."""
-    return jax.random.fold_in(jax.random.key(seed), 8)
 
 
 def layers(classifier: Classifier, image_shape: Sequence[int]) -> dict[str, set[tuple[str, ...]]]:
@@ -74,18 +52,16 @@ def layers(classifier: Classifier, image_shape: Sequence[int]) -> dict[str, set[
             jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
         )
     rank: dict[tuple[str, ...], int] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(classifier.variables)[0]:
+    for path, leaf in jax.tree.leaves_with_path(classifier.variables):
         rank[_module(path)] = max(rank.get(_module(path), 0), np.ndim(leaf))
-    found: dict[str, set[tuple[str, ...]]] = {}
-    before: set[tuple[str, ...]] = set()  # the first layer
+    of_layers: dict[str, set[tuple[str, ...]]] = {}
+    modules = rank.keys() - set(called)  # of the layer that is being gathered
     for path in dict.fromkeys(called):
         if rank.get(path, 0) > 1 and SHORTCUT not in path:
-            found["/".join(path)] = {path} if found else before | {path}
-        elif path in rank:
-            (found[next(reversed(found))] if found else before).add(path)
-    if found:
-        found[next(iter(found))] |= rank.keys() - set(called)
-    return found
+            modules = of_layers["/".join(path)] = set() if of_layers else modules
+        if path in rank:
+            modules.add(path)
+    return of_layers
 
 
 def _module(path: Any) -> tuple[str, ...]:
@@ -117,75 +93,45 @@ def cascade(
     chosen: set[tuple[str, ...]] = set()
     for name, modules in reversed(layers(classifier, image_shape).items()):
         chosen = modules if independent else chosen | modules
-        yield (
-            name,
-            Classifier(
-                classifier.model,
-                jax.tree_util.tree_map_with_path(
-                    lambda path, old, new, chosen=chosen: new if _module(path) in chosen else old,
-                    classifier.variables,
-                    fresh.variables,
-                ),
-            ),
+        variables = jax.tree.map_with_path(
+            lambda path, old, new, chosen=chosen: new if _module(path) in chosen else old,
+            classifier.variables,
+            fresh.variables,
         )
+        yield name, Classifier(classifier.model, variables)
 
 
 def examine(
-    pairs: trained.Pairs,
-    pictures: Pictures,
-    names: Sequence[str],
-    *,
-    kind: str,
-    stem: Path,
-    **options: Any,
-) -> tuple[dict[str, Any], list[Path]]:
-    """Measures, prints and draws what becomes of the maps of STD and ADV.
+    pairs: trained.Pairs, kind: str, stem: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], list[result.Part]]:
+    """What becomes of the maps of one architecture: figures for the JSON file, and what is shown.
 
     Args:
       pairs: STD and ADV of each seed.
-      pictures: what they look at.
-      names: of methods.
       kind: of `KINDS`.
-      stem: path of the figures without their endings.
-      **options: of `maps_of`.
-
-    Returns:
-      The record of `randomize`, and the paths that were written.
+      stem: how the paths of the figures begin.
+      arguments: of `sensitivity.add_arguments`, and the number of `cascade_images`.
     """
-    record, maps = randomize(pairs, pictures, names, independent=kind == "single_layers", **options)
-    title = trained.title_of(pairs[0])
-    _show_table(f"{title}, {KINDS[kind]['title']}", record)
-    title += f": {KINDS[kind]['title']}"
-    written = [stem.with_name(f"{stem.name}_{kind}{ending}.png") for ending in ("", "_maps")]
-    draw_curves(record, kind=kind, title=title, path=written[0])
-    draw_maps(
-        maps,
-        pictures.images[0],
-        record["layers"],
-        kind=kind,
-        title=title,
-        note=f"{NOTE} Seed {pairs[0][0].seed}.",
-        path=written[1],
-    )
-    return record, written
+    first = pairs[0][0]
+    pictures = evaluation_pictures(first.config, arguments.cascade_images, per_class=True)
+    found, maps = randomize(pairs, pictures, kind, arguments)
+    title = f"{trained.title_of(pairs[0])}: {KINDS[kind][0]}"
+    caption = f"{title}, similarity with the trained network's maps"
+    curves, sheet = (stem.with_name(f"{stem.name}_{kind}{end}.png") for end in ("", "_maps"))
+    draw_curves(found, kind, title=title, path=curves)
+    note = f"{sensitivity.NOTE} Trainings of seed {first.seed}."
+    draw_maps(maps, pictures.images[0], found, kind, title=title, note=note, path=sheet)
+    return found, [
+        table(found, caption),
+        result.Figure(curves.name, caption),
+        result.Figure(sheet.name, f"{title}, maps of one picture"),
+    ]
 
 
 def randomize(
-    pairs: trained.Pairs,
-    pictures: Pictures,
-    names: Sequence[str],
-    *,
-    independent: bool = False,
-    **options: Any,
+    pairs: trained.Pairs, pictures: Pictures, kind: str, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, dict[str, list[np.ndarray]]]]:
     """The maps of STD and ADV compared with those after each step of the cascade.
-
-    Args:
-      pairs: STD and ADV of each seed.
-      pictures: what they look at.
-      names: of methods.
-      independent: of `cascade`.
-      **options: of `maps_of`.
 
     Returns:
       For the JSON file the names of the layers in the order of steps, and {"std" | "adv": {method:
@@ -193,80 +139,102 @@ def randomize(
       which both maps have a structure, and how many had not; and the maps of the first picture and
       the first pair, {"std" | "adv": {method: (steps + 1) maps}}.
     """
+    names = list(dict.fromkeys(arguments.methods))
+    options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
     shape = pictures.images.shape[1:]
     order = list(reversed(layers(pairs[0][0].load(), shape)))
-    title = f"{trained.title_of(pairs[0])}, {'single layers' if independent else 'cascade'}"
-    progress = command.Steps(title, len(pairs) * 2 * (len(order) + 1), images=len(pictures))
-    record: dict[str, Any] = {"layers": order, "images": len(pictures), "similarities": {}}
-    undefined: dict[str, dict[str, int]] = {run: dict.fromkeys(names, 0) for run in ("std", "adv")}
-    shown: dict[str, dict[str, list[np.ndarray]]] = {}
+    title = f"{trained.title_of(pairs[0])}, {KINDS[kind][0]}"
+    progress = Steps(title, len(pairs) * 2 * (len(order) + 1), images=len(pictures))
+    runs = ("std", "adv")
+    compared: dict[str, Any] = {run: {name: {} for name in names} for run in runs}
+    undefined = {run: dict.fromkeys(names, 0) for run in runs}
+    drawn: dict[str, Any] = {run: {name: [] for name in names} for run in runs}
     for position, pair in enumerate(pairs):
-        for run, one in zip(("std", "adv"), pair, strict=True):
-            original = one.load()
+        for run, training in zip(runs, pair, strict=True):
+            original, key = training.load(), sensitivity.random_key(training.seed)
+            steps = cascade(original, key, shape, independent=kind == "single_layers")
             trained_maps: dict[str, np.ndarray] = {}
-            steps = cascade(original, random_key(one.seed), shape, independent=independent)
-            found = record["similarities"].setdefault(run, {name: {} for name in names})
-            for _, classifier in itertools.chain([("", original)], steps):
+            for classifier in itertools.chain([original], (step for _, step in steps)):
                 for name in names:
-                    maps = maps_of(classifier, name, pictures, **options)
-                    measured = similarities(trained_maps.setdefault(name, maps), maps)
-                    undefined[run][name] += int(np.isnan(measured["rank_correlation"]).sum())
-                    for similarity, values in measured.items():
-                        seeds = found[name].setdefault(similarity, [[] for _ in pairs])
+                    maps = sensitivity.maps_of(classifier, name, pictures, **options)
+                    original_maps = trained_maps.setdefault(name, maps)
+                    similarities = sensitivity.similarities(original_maps, maps)
+                    undefined[run][name] += int(np.isnan(similarities["rank_correlation"]).sum())
+                    for similarity, values in similarities.items():
+                        seeds = compared[run][name].setdefault(similarity, [[] for _ in pairs])
                         seeds[position].append(statistics.defined_mean(values))
                     if position == 0:
-                        shown.setdefault(run, {}).setdefault(name, []).append(maps[0])
+                        drawn[run][name].append(maps[0])
                 progress.step()
     progress.close(f"{title}: {progress.elapsed:.0f} s")
-    return record | {"undefined": undefined}, shown
+    found = {"layers": order, "images": len(pictures), "similarities": compared}
+    return found | {"undefined": undefined}, drawn
 
 
-def draw_curves(record: dict[str, Any], *, kind: str, title: str, path: Path) -> None:
-    """Similarity with the trained network's maps over the steps: SSIM and ranks, STD and ADV.
+def table(found: Mapping[str, Any], title: str) -> result.Table:
+    """The similarities at the first, the middle and the last step."""
+    count = len(found["layers"])
+    steps = sorted({1, (count + 1) // 2, count})
+    rows = []
+    for run, methods in found["similarities"].items():
+        for name, measured in methods.items():
+            undefined = sensitivity.undefined(found["undefined"][run][name], "pairs of maps")
+            for similarity in MAIN_SIMILARITIES:
+                means = np.mean(measured[similarity], 0)[steps]
+                rows.append(
+                    [
+                        f"{RUNS[run]}, {method_title(name)}",
+                        SIMILARITY_TITLES[similarity] + undefined,
+                        *map(result.Number, means.tolist()),
+                    ]
+                )
+    header = ["", "similarity", *(f"{step}: {found['layers'][step - 1]}" for step in steps)]
+    caption = f"{title}, {found['images']} pictures"
+    return result.Table(header, rows, caption=caption, left=2, folded=True)
 
-    Args:
-      record: of `randomize`.
-      kind: of `KINDS`.
-      title: of the figure.
-      path: of the PNG.
-    """
+
+def draw_curves(found: Mapping[str, Any], kind: str, *, title: str, path: Path) -> None:
+    """Similarity with the trained network's maps over the steps: SSIM and ranks, STD and ADV."""
     panels: dict[str, dict[str, Any]] = {}
+    left_out = []
     for similarity in MAIN_SIMILARITIES:
-        for run, methods in record["similarities"].items():
-            lines = panels.setdefault(f"{RUNS[run]}: {SIMILARITY_TITLES[similarity]}", {})
+        for run, methods in found["similarities"].items():
+            panel = f"{RUNS[run]}: {SIMILARITY_TITLES[similarity]}"
             for name, values in methods.items():
                 if np.isfinite(values[similarity]).all():  # a line has no gaps
-                    lines[method_title(name)] = values[similarity]
+                    panels.setdefault(panel, {})[method_title(name)] = values[similarity]
                 else:
-                    print(f"{method_title(name)} of {RUNS[run]} is not defined at every step.")
-    x = range(len(record["layers"]) + 1)
-    few = len(x) <= _MOST_COLUMNS
+                    left_out.append(f"{panel} of {method_title(name)}")
+    steps = ["trained", *found["layers"]]
+    few = len(steps) <= _MOST_COLUMNS
     plots.curves(
-        x,
-        {name: lines for name, lines in panels.items() if lines},
-        x_label=KINDS[kind]["named" if few else "numbered"],
+        range(len(steps)),
+        panels,
+        x_label=KINDS[kind][1] + ("" if few else ": layer, counted from the top"),
         y_label="Similarity",
-        x_ticks=["trained", *record["layers"]] if few else None,
+        x_ticks=steps if few else None,
         title=title,
+        note=f"Not defined at every step: {', '.join(left_out)}." if left_out else None,
         path=path,
     )
 
 
 def draw_maps(
-    maps: dict[str, dict[str, list[np.ndarray]]],
+    maps: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
     image: np.ndarray,
-    order: Sequence[str],
-    *,
+    found: Mapping[str, Any],
     kind: str,
+    *,
     title: str,
     note: str,
     path: Path,
 ) -> None:
     """The maps of one picture from the trained network to the last step, STD above ADV."""
-    count = min(len(order), _MOST_COLUMNS - 1)
-    steps = [0, *np.linspace(1, len(order), count).round().astype(int).tolist()]
+    names = ["Trained", *found["layers"]]
+    last = len(names) - 1
+    steps = [0, *np.linspace(1, last, min(last, _MOST_COLUMNS - 1)).round().astype(int)]
     rows = [
-        [image if place == 0 else None] + [plots.to_picture(of_steps[step]) for step in steps]
+        [image if place == 0 else None, *(plots.to_picture(of_steps[step]) for step in steps)]
         for methods in maps.values()
         for place, of_steps in enumerate(methods.values())
     ]
@@ -275,26 +243,9 @@ def draw_maps(
         row_titles=[method_title(name) for methods in maps.values() for name in methods],
         row_groups=[(RUNS[run], len(methods)) for run, methods in maps.items()],
         # A name wraps where it has a space.
-        column_titles=["Image", *(["Trained", *order][n].replace("/", " ") for n in steps)],
-        column_groups=[("", 2), (KINDS[kind]["heading"], len(steps) - 1)],
+        column_titles=["Image", *(names[step].replace("/", " ") for step in steps)],
+        column_groups=[("", 2), (KINDS[kind][1], len(steps) - 1)],
         title=title,
         note=note,
         path=path,
     )
-
-
-def _show_table(title: str, found: dict[str, Any]) -> None:
-    count = len(found["layers"])
-    steps = sorted({1, (count + 1) // 2, count})
-    print(f"\n{title}: similarity with the trained network's maps ({found['images']} images)")
-    heads = [f"{step}: {found['layers'][step - 1]}" for step in steps]
-    print(" " * 46 + "".join(f"{head:>24}" for head in heads))
-    for run, methods in found["similarities"].items():
-        for name, measured in methods.items():
-            for similarity in MAIN_SIMILARITIES:
-                values = np.mean(measured[similarity], 0)[steps]
-                print(
-                    f"  {RUNS[run]:4}{method_title(name):22}{SIMILARITY_TITLES[similarity]:18}"
-                    + "".join(f"{value:24.3f}" for value in values)
-                )
-        show_undefined(found["undefined"][run])

@@ -3,24 +3,25 @@
 import argparse
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import command, trained
-from experiments.pictures import Pictures
+from experiments import trained
+from experiments.command import Steps
+from experiments.experiment import whole_number
+from experiments.pictures import Pictures, evaluation_pictures, shown_positions
+from experiments.result import Figure
 from jaxrobust import Classifier, map_metrics, plots, saliency
 from jaxrobust.core import batching
 
-TITLES = {
-    "vanilla_gradient": "Vanilla gradient",
-    "loss_gradient": "Loss gradient",
-    "guided_backprop": "Guided backprop",
+# Of methods whose names are not written as words.
+_TITLES = {
     "smoothgrad": "SmoothGrad",
-    "integrated_gradients": "Integrated gradients",
     "input_times_gradient": "Input × gradient",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "Guided Grad-CAM",
@@ -42,9 +43,30 @@ SIMILARITY_TITLES = {
 MAIN_SIMILARITIES = ("ssim", "rank_correlation")
 NOTE = "Each map on its own scale, clipped at ±3 standard deviations; mid-grey is zero."
 
+_MOST_PICTURES = 10
 
-def add_arguments(parser: argparse.ArgumentParser, images: int) -> None:
-    """The arguments of experiments on maps; `images` is how many they measure by default."""
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is to be drawn.
+
+    Attributes:
+      images: float32 (n, h, w, 3) in [0, 1].
+      classes: their names.
+      maps: {method: {run: maps (n, h, w, c)}}, the runs from top to bottom.
+      seed: of the trainings.
+    """
+
+    images: np.ndarray
+    classes: Sequence[str]
+    maps: Mapping[str, Mapping[str, np.ndarray]]
+    seed: int
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, *, images: int, pictures: int | None = None
+) -> None:
+    """The arguments of experiments on maps, of which so many are measured and drawn by default."""
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -53,28 +75,20 @@ def add_arguments(parser: argparse.ArgumentParser, images: int) -> None:
         metavar="METHOD",
         help=f"of {', '.join(methods())} (default: the paper's, the first five)",
     )
-    parser.add_argument(
-        "--images",
-        type=command.whole_number(1),
-        default=images,
-        metavar="N",
-        help="measured, evenly over the classes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=command.whole_number(0), default=0, metavar="N", help="of noise (default: 0)"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=command.whole_number(1),
-        metavar="N",
-        help="images x samples at once (default: 32 of 224 x 224 pixels)",
-    )
+    drawn = pictures or f"one a class, at most {_MOST_PICTURES}"
+    for flag, least, default, text in (
+        ("--images", 1, images, "measured, evenly over the classes (default: %(default)s)"),
+        ("--pictures", 1, pictures, f"drawn, of the measured ones (default: {drawn})"),
+        ("--seed", 0, 0, "of noise (default: %(default)s)"),
+        ("--batch-size", 1, None, "images x samples at once (default: 32 of 224 x 224 pixels)"),
+    ):
+        parser.add_argument(flag, type=whole_number(least), default=default, metavar="N", help=text)
 
 
 def methods() -> dict[str, Callable[..., jax.Array]]:
     """All methods of `jaxrobust.saliency` by name, the paper's first."""
-    others = {name: getattr(saliency, name) for name in saliency.__all__ if name.islower()}
-    return saliency.PAPER_METHODS | others
+    every = {name: getattr(saliency, name) for name in saliency.__all__ if name.islower()}
+    return saliency.PAPER_METHODS | every
 
 
 def method_title(name: str) -> str:
@@ -84,7 +98,7 @@ def method_title(name: str) -> str:
       >>> method_title("grad_cam"), method_title("my_method")
       ('Grad-CAM', 'My method')
     """
-    return TITLES.get(name, name.replace("_", " ").capitalize())
+    return _TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 def maps_of(
@@ -116,78 +130,120 @@ def maps_of(
     return np.asarray(method(classifier, pictures.images, pictures.labels, **options))
 
 
-def similarities(maps: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
-    """All similarities of maps, one value an image."""
-    return {name: function(maps, others) for name, function in SIMILARITIES.items()}
+def random_key(seed: int) -> jax.Array:
+    """Of the random network that belongs to a training; not the key of the training's own start."""
+    return jax.random.fold_in(jax.random.key(seed), 8)
 
 
-def show_undefined(counts: dict[str, int]) -> None:
-    """How many pairs of maps of each method have no similarity."""
-    for name, count in counts.items():
-        if count:
-            print(
-                f"  {method_title(name)}: {count} pairs of maps left out, one is the same all over"
-            )
-
-
-def described(pairs: trained.Pairs, pictures: Pictures, positions: Sequence[int]) -> dict[str, Any]:
-    """Which trainings and which pictures, as JSON; `positions` of those drawn."""
-    return {
-        "pairs": trained.pairs_described(pairs),
-        "dataset": pairs[0][0].config.dataset.name,
-        **pictures.described(positions),
-    }
-
-
-def draw(
-    pictures: Pictures,
-    maps: dict[str, dict[str, np.ndarray]],
-    positions: Sequence[int],
+def examine(
+    pairs: trained.Pairs,
+    compare: Callable[[dict[str, list[np.ndarray]], np.ndarray | None], dict[str, Any]],
+    arguments: argparse.Namespace,
     *,
-    title: str,
-    note: str,
-    path: Path,
-) -> None:
+    random: bool = False,
+) -> tuple[dict[str, Any], Drawn]:
+    """The maps of one architecture compared, one method after the other, under a progress line.
+
+    Args:
+      pairs: STD and ADV of each seed.
+      compare: of {run: a method's maps of each seed} and the masks of the pictures.
+      arguments: of `add_arguments`.
+      random: a randomly initialised network of each seed is a run as well.
+
+    Returns:
+      Which trainings, which pictures and {method: what `compare` returned}, as JSON; and pictures
+      with their maps of the first seed.
+    """
+    first = pairs[0][0]
+    pictures = evaluation_pictures(first.config, arguments.images, per_class=True)
+    count = arguments.pictures or min(len(pictures.class_names), _MOST_PICTURES)
+    positions = shown_positions(pictures.labels, count)
+    std, adv = ([training.load() for training in of_run] for of_run in zip(*pairs, strict=True))
+    classifiers = {"std": std, "adv": adv}
+    if random:
+        shape = pictures.images.shape[1:]
+        fresh = [
+            Classifier.init(random_key(training.seed), classifier.model, shape)
+            for (training, _), classifier in zip(pairs, std, strict=True)
+        ]
+        classifiers = {"random": fresh, **classifiers}
+    names = list(dict.fromkeys(arguments.methods))
+    steps = len(names) * len(classifiers) * len(pairs)
+    progress = Steps(trained.title_of(pairs[0]), steps, images=len(pictures))
+
+    def maps_by(classifier: Classifier, name: str) -> np.ndarray:
+        options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
+        maps = maps_of(classifier, name, pictures, **options)
+        progress.step()
+        return maps
+
+    compared, maps = {}, {}
+    for name in names:
+        of_runs = {
+            run: [maps_by(each, name) for each in seeds] for run, seeds in classifiers.items()
+        }
+        compared[name] = compare(of_runs, pictures.masks)
+        maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
+    progress.close(f"{progress.title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
+    found = {
+        "pairs": trained.pairs_described(pairs),
+        "dataset": first.config.dataset.name,
+        **pictures.described(positions),
+        "methods": compared,
+    }
+    classes = [drawn["class"] for drawn in found["drawn"]]
+    return found, Drawn(pictures.images[positions], classes, maps, first.seed)
+
+
+def undefined(count: int, what: str) -> str:
+    """What follows the name of a measure, if it was not always defined.
+
+    Example:
+      >>> undefined(3, "maps"), undefined(0, "maps")
+      (' (not defined for 3 maps)', '')
+    """
+    return f" (not defined for {count} {what})" if count else ""
+
+
+def similarities(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
+    """All similarities of maps, one value an image."""
+    return {name: function(first, second) for name, function in SIMILARITIES.items()}
+
+
+def draw(drawn: Drawn, *, title: str, path: Path, folded: bool = False) -> Figure:
     """For each picture its maps, a row for each run; two pictures side by side when there are many.
 
     Args:
-      pictures: all that were looked at.
-      maps: {method: {run: maps of all pictures}}, the runs from top to bottom.
-      positions: of the pictures to draw.
-      title, note: of the figure.
+      drawn: what is in it.
+      title: of the figure.
       path: of the PNG.
+      folded: of the `Figure`.
     """
-    across = 2 if len(positions) > 1 and len(maps) <= len(saliency.PAPER_METHODS) else 1
+    maps, count = drawn.maps, len(drawn.images)
+    across = 2 if count > 1 and len(maps) <= len(saliency.PAPER_METHODS) else 1
     runs = list(next(iter(maps.values())))
-    displayed = {
-        name: {run: plots.to_picture(values[run][list(positions)]) for run in runs}
-        for name, values in maps.items()
-    }
-    cells: list[list[np.ndarray | None]] = []
-    captions: list[list[str]] = []
-    empty = [None] * (len(maps) + 1)
-    for start in range(0, len(positions), across):
-        here = range(start, min(start + across, len(positions)))
-        for run in runs:
-            row: list[np.ndarray | None] = []
-            names: list[str] = []
-            for place in here:
-                position = positions[place]
-                row.append(pictures.images[position] if run == runs[0] else None)
-                row += [displayed[name][run][place] for name in maps]
-                label = pictures.class_names[pictures.labels[position]]
-                names += [label if run == runs[0] else "", *[""] * len(maps)]
-            missing = (across - len(here)) * len(empty)
-            cells.append(row + [None] * missing)
-            captions.append(names + [""] * missing)
+    shape = -(-count // across) * across, len(runs), 1 + len(maps)
+    cells, captions = np.full(shape, None, object), np.full(shape, None, object)
+    for place in range(count):
+        cells[place, 0, 0] = drawn.images[place]
+        captions[place, 0, 0] = drawn.classes[place]
+        for column, of_runs in enumerate(maps.values(), 1):
+            for row, of_run in enumerate(of_runs.values()):
+                cells[place, row, column] = plots.to_picture(of_run[place])
+
+    def side_by_side(blocks: np.ndarray) -> list[list[Any]]:
+        rows = blocks.reshape(-1, across, *shape[1:]).swapaxes(1, 2)
+        return rows.reshape(-1, across * shape[2]).tolist()
+
     plots.grid(
-        cells,
-        row_titles=[RUNS[run] for run in runs] * (len(cells) // len(runs)),
+        side_by_side(cells),
+        captions=side_by_side(captions),
+        row_titles=[RUNS[run] for run in runs] * (shape[0] // across),
+        row_groups=[("", len(runs))] * (shape[0] // across),
         column_titles=["Image", *map(method_title, maps)] * across,
-        row_groups=[("", len(runs))] * (len(cells) // len(runs)),
-        column_groups=[("", len(empty))] * across,
-        captions=captions,
+        column_groups=[("", shape[2])] * across,
         title=title,
-        note=note,
+        note=f"{NOTE} Trainings of seed {drawn.seed}.",
         path=path,
     )
+    return Figure(path.name, title, folded)

@@ -19,15 +19,14 @@ class Difference:
     """A mean difference and its bootstrap interval; `dataclasses.asdict` of it goes into JSON.
 
     Attributes:
-      mean: over seeds of the mean over images of second - first: every seed counts the same.
-      low: lower end of the interval.
-      high: upper end of the interval.
+      mean: of second - first over the images of each seed, then over seeds.
+      low, high: ends of the interval.
       resampled: what the interval covers: "seeds and images"; "seeds" when there is one value a
         seed; "images" when there is a single seed: then another training could turn out otherwise,
         and the interval says nothing about that.
       seeds: number of pairs of trainings.
       images: number of images compared, of all seeds together; 0 when there is one value a seed.
-      left_out: number of pairs left out because a measure was not defined (NaN).
+      left_out: number of pairs of values left out because one was not defined (NaN).
       confidence: share of resamples inside the interval.
       resamples: number of bootstrap resamples.
     """
@@ -58,8 +57,8 @@ class Difference:
         """
         if side not in ("positive", "negative"):
             raise ValueError(f"side must be 'positive' or 'negative', got {side!r}.")
-        ends = (self.low, self.high) if side == "positive" else (-self.high, -self.low)
-        return above(dict(zip(("low", "high"), ends, strict=True)), 0.0)
+        low, high = (self.low, self.high) if side == "positive" else (-self.high, -self.low)
+        return above({"low": low, "high": high}, 0.0)
 
 
 def _check_seeds(values: Any, name: str) -> list[np.ndarray]:
@@ -80,13 +79,13 @@ def _check_seeds(values: Any, name: str) -> list[np.ndarray]:
 
 def _paired(first: Any, second: Any, leave_out_undefined: bool) -> tuple[list[np.ndarray], int]:
     """second - first for each seed, without the pairs that are NaN, and how many those were."""
-    one, other = _check_seeds(first, "first"), _check_seeds(second, "second")
-    if len(one) != len(other):
+    first, second = _check_seeds(first, "first"), _check_seeds(second, "second")
+    if len(first) != len(second):
         raise ValueError(
-            f"first and second must hold the same seeds, got {len(one)} and {len(other)}."
+            f"first and second must hold the same seeds, got {len(first)} and {len(second)}."
         )
     differences, left_out = [], 0
-    for seed, (before, after) in enumerate(zip(one, other, strict=True)):
+    for seed, (before, after) in enumerate(zip(first, second, strict=True)):
         if before.shape != after.shape:
             raise ValueError(
                 "first and second must hold values of the same images, "
@@ -271,10 +270,10 @@ def all_hold(verdicts: Iterable[str]) -> str:
       >>> all_hold(["holds", "holds"]), all_hold(["holds", "open"]), all_hold([])
       ('holds', 'open', 'open')
     """
-    found = set(verdicts)
-    if "does not hold" in found:
+    different = set(verdicts)
+    if "does not hold" in different:
         return "does not hold"
-    return "holds" if found == {"holds"} else "open"
+    return "holds" if different == {"holds"} else "open"
 
 
 def defined_mean(values: np.ndarray) -> float:

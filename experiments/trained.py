@@ -68,7 +68,7 @@ def find(
       ValueError: when what describes a training cannot be read.
     """
     hint = f"python -m jaxrobust.main --config={config} trains models for this."
-    found: dict[Path, Trained] = {}
+    trainings: dict[Path, Trained] = {}
     for workdir in map(Path, [workdirs] if isinstance(workdirs, str | Path) else workdirs):
         if not workdir.is_dir():
             raise FileNotFoundError(f"{workdir} is no folder; {hint}")
@@ -80,10 +80,9 @@ def find(
                 here.append(_read(workdir, folder))
         if not here:
             raise FileNotFoundError(f"{workdir} holds no training with a checkpoint; {hint}")
-        here.sort(key=lambda one: (one.architecture, one.adversarial, one.run, one.seed))
-        for one in here:
-            found.setdefault(one.folder.resolve(), one)
-    return _told_apart(list(found.values()))
+        for training in sorted(here, key=lambda t: (t.architecture, t.adversarial, t.run, t.seed)):
+            trainings.setdefault(training.folder.resolve(), training)
+    return _told_apart(list(trainings.values()))
 
 
 def _read(workdir: Path, folder: Path) -> Trained:
@@ -140,32 +139,26 @@ def architecture_title(name: str) -> str:
     return families[match[1]] + numbers + (f" ({match[4]})" if match[4] else "")
 
 
-def _told_apart(trained: list[Trained]) -> list[Trained]:
+def _told_apart(trainings: list[Trained]) -> list[Trained]:
     """Titles that would name several runs also say the data set, the run or the workdir."""
-    additions = (
-        lambda one: catalog.get(one.config.dataset.name).title,
-        lambda one: one.run,
-        lambda one: one.workdir.name,
-    )
-    result = []
-    for one in trained:
-        same = [
-            other
-            for other in trained
-            if other.title == one.title and _origin(other) != _origin(one)
+    for addition in (
+        lambda training: catalog.get(training.config.dataset.name).title,
+        lambda training: training.run,
+        lambda training: training.workdir.name,
+    ):
+        # By title: what the runs of this title would add, each once, whatever its seeds.
+        additions: dict[str, dict[Any, str]] = {}
+        for training in trainings:
+            # The folder of one run and seed may stand for its workdir.
+            origin = training.folder.resolve().parent, training.run
+            additions.setdefault(training.title, {}).setdefault(origin, addition(training))
+        trainings = [
+            replace(training, title=f"{training.title}, {addition(training)}")
+            if len(set(additions[training.title].values())) > 1
+            else training
+            for training in trainings
         ]
-        parts = []
-        for addition in additions:
-            if any(addition(other) != addition(one) for other in same):
-                parts.append(addition(one))
-                same = [other for other in same if addition(other) == addition(one)]
-        result.append(replace(one, title=f"{one.title}, {', '.join(parts)}") if parts else one)
-    return result
-
-
-def _origin(one: Trained) -> tuple[Path, str]:
-    # The folder of one run and seed may stand for its workdir.
-    return one.folder.resolve().parent, one.run
+    return trainings
 
 
 def by_architecture(workdirs: Sequence[str | Path]) -> dict[str, Pairs]:
@@ -203,22 +196,24 @@ def pairs(trained: Sequence[Trained]) -> Pairs:
     Raises:
       ValueError: when there is no pair, or an ADV training could belong to several STD ones.
     """
-    found: Pairs = []
-    for adversarial in (one for one in trained if one.adversarial):
+    paired: Pairs = []
+    for adversarial in (training for training in trained if training.adversarial):
         partners = [
-            one for one in trained if not one.adversarial and _setting(one) == _setting(adversarial)
+            training
+            for training in trained
+            if not training.adversarial and _setting(training) == _setting(adversarial)
         ]
-        near = [one for one in partners if _home(one) == _home(adversarial)]
+        near = [training for training in partners if _home(training) == _home(adversarial)]
         partners = near or partners
         if len(partners) > 1:
             raise ValueError(
                 f"{adversarial.folder} could be paired with any of "
-                f"{', '.join(str(one.folder) for one in partners)}; name fewer workdirs."
+                f"{', '.join(str(partner.folder) for partner in partners)}; name fewer workdirs."
             )
-        found += [(standard, adversarial) for standard in partners]
-    paired = {one.folder for pair in found for one in pair}
-    alone = [str(one.folder) for one in trained if one.folder not in paired]
-    if not found:
+        paired += [(standard, adversarial) for standard in partners]
+    folders = {training.folder for pair in paired for training in pair}
+    alone = [str(training.folder) for training in trained if training.folder not in folders]
+    if not paired:
         raise ValueError(
             "STD and ADV trainings of one architecture, data set and seed are needed, got "
             f"{', '.join(alone) or 'no training'}."
@@ -227,17 +222,17 @@ def pairs(trained: Sequence[Trained]) -> Pairs:
         logging.getLogger("jaxrobust").warning(
             "Left out, for want of a partner of the other kind: %s.", ", ".join(alone)
         )
-    return found
+    return paired
 
 
-def _home(one: Trained) -> Path:
+def _home(training: Trained) -> Path:
     """The workdir, also of a training that was named by its own folder."""
-    folder = one.folder.resolve()
-    return folder.parent.parent if one.workdir == one.folder else one.workdir.resolve()
+    folder, workdir = training.folder.resolve(), training.workdir.resolve()
+    return folder.parent.parent if workdir == folder else workdir
 
 
-def _setting(one: Trained) -> tuple[Any, ...]:
-    fields = architecture_fields(one.config.model.to_dict())
-    data = one.config.dataset
+def _setting(training: Trained) -> tuple[Any, ...]:
+    fields = architecture_fields(training.config.model.to_dict())
+    data = training.config.dataset
     size = resolve(data)[0].image_size
-    return json.dumps(fields, sort_keys=True), data.name, data.path, size, one.seed
+    return json.dumps(fields, sort_keys=True), data.name, data.path, size, training.seed

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import statistics as plain_statistics
 
 import jax
 import matplotlib.image
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import figure2_sensitivity_maps as figure2
-from experiments import sensitivity, statistics, trained
+from experiments import render, statistics, trained
 from experiments.pictures import evaluation_pictures
+from experiments.sensitivity import Drawn
 from jaxrobust import saliency
 from jaxrobust.data import textured_shapes
 from jaxrobust.training import checkpoints
@@ -76,7 +78,7 @@ def centroid(picture):
 
 
 def test_figures_written_are_those_of_the_maps(shapes, tmp_path, capsys):
-    figure2.main(["--workdirs", str(shapes), "--out", str(tmp_path), "--images", "12"])
+    figure2.EXPERIMENT.main(["--workdirs", str(shapes), "--out", str(tmp_path), "--images", "12"])
     record = read(tmp_path / "figure2_sensitivity_maps.json")
     (title,) = record["architectures"]
     found = record["architectures"][title]
@@ -120,20 +122,21 @@ def test_figures_written_are_those_of_the_maps(shapes, tmp_path, capsys):
             0,
         )
         assert "verdict" not in measures["inside_share"]["difference"]
-    printed = capsys.readouterr().out
-    assert "TinyNetwork: 12 images, 2 pairs of trainings" in printed
-    for name in found["methods"]:
-        assert printed.count(f"  {sensitivity.method_title(name)} ") == 4
+    page = (tmp_path / "figure2_sensitivity_maps.md").read_text()
+    assert "TinyNetwork, 12 pictures, 2 seeds" in page
+    for title in ("Vanilla gradient", "Guided backprop", "SmoothGrad", "Integrated gradients"):
+        assert page.count(f"| {title} |") == 4
     written = tmp_path / "figure2_sensitivity_maps_tinynetwork.png"
-    assert str(written) in printed
+    assert record["files"] == [written.name, "figure2_sensitivity_maps.md"]
+    assert str(written) in capsys.readouterr().out
     height, width, _ = matplotlib.image.imread(written).shape
     assert width > 12 * 100  # two pictures and their maps side by side
     assert height > 10 * 100
 
 
-def test_without_masks_half_of_the_claim_stays_open(digits, tmp_path, capsys):
+def test_without_masks_half_of_the_claim_stays_open(digits, tmp_path):
     # Two workdirs of one training are one training.
-    figure2.main(
+    figure2.EXPERIMENT.main(
         [
             "--workdirs",
             str(digits),
@@ -149,9 +152,11 @@ def test_without_masks_half_of_the_claim_stays_open(digits, tmp_path, capsys):
             "2",
             "--batch-size",
             "3",
+            "--tiles",
         ]
     )
-    found = read(tmp_path / "figure2_sensitivity_maps.json")["architectures"]["TinyNetwork"]
+    record = read(tmp_path / "figure2_sensitivity_maps.json")
+    found = record["architectures"]["TinyNetwork"]
     assert list(found["methods"]) == ["grad_cam", "vanilla_gradient"]
     method = found["methods"]["vanilla_gradient"]
     assert list(method["measures"]) == ["spectral_centroid", "high_frequency_share"]
@@ -160,7 +165,22 @@ def test_without_masks_half_of_the_claim_stays_open(digits, tmp_path, capsys):
     assert found["claim_2"] in ("open", "does not hold")
     assert not found["masks"]
     assert len(found["drawn"]) == 2
-    assert "no masks" in capsys.readouterr().out
+    assert "no masks" in (tmp_path / "figure2_sensitivity_maps.md").read_text()
+    # A box instead, and the figure behind its caption.
+    box, *_, figure = record["shown"]["findings"]["TinyNetwork"]["parts"]
+    assert [panel["title"] for panel in box["panels"]] == ["Grad-CAM", "Vanilla gradient"]
+    assert figure["folded"]
+    tiles = [strip["file"] for panel in box["panels"] for strip in panel["strips"]]
+    assert set(tiles) | {box["before"]["file"]} < set(record["files"])
+    assert all((tmp_path / name).is_file() for name in record["files"])
+    centroid_of_std = method["measures"]["spectral_centroid"]["std"]
+    assert box["panels"][1]["strips"][0] == {
+        "kind": "Strip",
+        "file": "figure2_sensitivity_maps_tinynetwork_tiles_vanilla_gradient_std.png",
+        "title": f"STD: spectral centroid {centroid_of_std:.3f} cycles/pixel",
+        "alt": "Vanilla gradient of STD for 0, 5",
+        "run": "std",
+    }
 
 
 def test_measures_of_known_maps():
@@ -181,6 +201,80 @@ def test_measures_of_known_maps():
     assert list(figure2.measure(maps, None)) == ["spectral_centroid", "high_frequency_share"]
 
 
+def made_maps(share_of_edge, *, seeds=3, images=8):
+    """A checkerboard all over, and a smooth edge around a square: this share of the two."""
+    rng = np.random.default_rng(int(10 * share_of_edge))
+    rows, columns = np.indices((32, 32))
+    checkerboard = (-1.0) ** (rows + columns)
+    masks = np.zeros((images, 32, 32), bool)
+    masks[:, 8:24, 8:24] = True
+    distance = np.maximum(np.abs(rows - 15.5), np.abs(columns - 15.5))
+    edge = np.exp(-((distance - 8) ** 2))
+    shares = share_of_edge + rng.uniform(-0.1, 0.1, (seeds, images, 1, 1, 1))
+    maps = shares * edge[..., None] + (1 - shares) * checkerboard[..., None]
+    return list(maps), masks
+
+
+def decided(share_of_std, share_of_adv):
+    """What the experiment says of three methods whose maps are made up."""
+    (std, masks), (adv, _) = made_maps(share_of_std), made_maps(share_of_adv)
+    method = figure2.compare({"std": std, "adv": adv}, masks)
+    methods = dict.fromkeys(figure2.CLAIMED, method)
+    together = statistics.all_hold([method["claim_2"]] * 3)
+    return figure2.decision({"methods": methods, "claim_2": together}), method["measures"]
+
+
+def test_claim_2_holds_for_maps_of_edges():
+    decision, measures = decided(0.2, 0.8)
+    assert decision.verdict == "holds"
+    assert [measure.verdict for measure in decision.measures] == ["holds"] * 6
+    assert measures["spectral_centroid"]["adv"] < measures["spectral_centroid"]["std"]
+    second = decision.measures[1]
+    assert second.what == "vanilla gradient: share of the map's energy along the silhouette"
+    values = measures["band_share"]["std_by_seed"]
+    spread = f"{plain_statistics.mean(values):.3f} ± {plain_statistics.stdev(values):.3f}"
+    assert render.cell_text(second.first) == spread
+    change = measures["band_share"]["difference"]
+    interval = f"[{change['low']:+.3f}, {change['high']:+.3f}]"
+    assert render.cell_text(second.difference) == f"{change['mean']:+.3f} {interval}"
+
+
+def test_claim_2_does_not_hold_for_finer_maps_of_adv():
+    decision, _ = decided(0.8, 0.2)
+    assert decision.verdict == "does not hold"
+    assert {measure.verdict for measure in decision.measures} == {"does not hold"}
+
+
+def test_maps_without_structure_are_counted_beside_their_measure():
+    (std, masks), (adv, _) = made_maps(0.2), made_maps(0.8)
+    std[1][2:4] = 0.0
+    found = {
+        "methods": {"grad_cam": figure2.compare({"std": std, "adv": adv}, masks)},
+        "images": 8,
+        "pairs": [None] * 3,
+    }
+    assert found["methods"]["grad_cam"]["measures"]["band_share"]["undefined"]["std"] == 2
+    table = figure2.table("Network", found)
+    assert table.rows[2][1] == "share along silhouette (not defined for 2 maps)"
+    assert all(row[-1] == "" for row in table.rows)  # the claim is about other methods
+
+
+def test_box_shows_the_first_pictures(tmp_path):
+    maps = {"vanilla_gradient": {run: np.ones((9, 8, 8, 3)) for run in ("std", "adv")}}
+    drawn = Drawn(np.zeros((9, 8, 8, 3)), [f"class {label}" for label in range(9)], maps, seed=0)
+    measures = {"spectral_centroid": {"std": 0.25, "adv": 0.125}}
+    measures["band_share"] = {"std": 0.1, "adv": 0.5}
+    found = {"methods": {"vanilla_gradient": {"measures": measures}}}
+    box = figure2.write_box("Network", found, drawn, tmp_path / "stem")
+    assert box.before.alt == "Pictures: " + ", ".join(drawn.classes[:6])
+    (panel,) = box.panels
+    assert panel.strips[1].title == (
+        "ADV: spectral centroid 0.125 cycles/pixel, along the silhouette 0.500"
+    )
+    row = matplotlib.image.imread(tmp_path / panel.strips[1].file)
+    assert row.shape[:2] == (8, 6 * 8 + 5)  # gaps of one pixel
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,7 +286,7 @@ def test_measures_of_known_maps():
 )
 def test_errors_are_one_sentence(arguments, message, digits, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        figure2.main(
+        figure2.EXPERIMENT.main(
             [
                 "--workdirs",
                 str(digits),
@@ -211,7 +305,7 @@ def test_errors_are_one_sentence(arguments, message, digits, tmp_path, capsys):
 
 def test_help_says_what_it_costs(capsys):
     with pytest.raises(SystemExit) as stop:
-        figure2.main(["--help"])
+        figure2.EXPERIMENT.main(["--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "Cost:" in printed

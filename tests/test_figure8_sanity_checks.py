@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 from experiments import figure8_sanity_checks as figure8
-from experiments import sensitivity
+from experiments import render, sensitivity
 from tests.test_figure2_sensitivity_maps import read, write_workdir
 
 METHODS = ("vanilla_gradient", "guided_backprop")
@@ -31,9 +31,9 @@ def made_maps(*, by_setting, by_seed, seeds=3, images=6):
 )
 def test_claim_8_is_decided_by_what_maps_share(parts, verdict):
     maps = made_maps(**parts)
-    found = figure8.compare_settings(maps)
-    assert figure8.claim_8(found) == verdict
-    measured = found["rank_correlation"]
+    found = figure8.compare(maps)
+    assert found["claim_8"] == verdict
+    measured = found["similarities"]["rank_correlation"]
     assert list(measured["between_settings"]) == ["random-std", "random-adv", "std-adv"]
 
     def ranks(first, second):
@@ -54,9 +54,10 @@ def test_claim_8_is_decided_by_what_maps_share(parts, verdict):
 
 
 def test_one_seed_measures_no_seeds_of_a_setting():
-    found = figure8.compare_settings(made_maps(by_setting=1.0, by_seed=0.3, seeds=1))
-    assert figure8.claim_8(found) == "not measured"
-    for measured in found.values():
+    found = figure8.compare(made_maps(by_setting=1.0, by_seed=0.3, seeds=1))
+    assert found["claim_8"] == "not measured"
+    assert figure8.decision({"methods": {"guided_backprop": found}}).verdict == "not measured"
+    for measured in found["similarities"].values():
         assert measured["between_seeds"] is None
         assert measured["differences"] is None
 
@@ -64,11 +65,36 @@ def test_one_seed_measures_no_seeds_of_a_setting():
 def test_maps_without_structure_are_counted():
     maps = made_maps(by_setting=1.0, by_seed=0.3)
     maps["std"][1][2] = 0.0
-    found = figure8.compare_settings(maps)["ssim"]
+    method = figure8.compare(maps)
+    found = method["similarities"]["ssim"]
     assert found["between_settings"]["random-std"]["undefined"] == 1
     assert found["between_seeds"]["std"]["undefined"] == 2  # with the seeds before and after it
     assert found["differences"]["std-adv"]["std"]["left_out"] == 2
     assert found["differences"]["random-adv"]["random"]["left_out"] == 0
+    found = {"methods": {"smoothgrad": method}, "images": 6, "pairs": [None] * 3}
+    table = figure8.table("Network", found)
+    # One pair with random, one with ADV, two with other seeds.
+    assert table.rows[0][1] == "SSIM (not defined for 4 pairs of maps)"
+    assert figure8.decision(found).verdict == "not measured"  # of guided backprop
+
+
+def test_measures_of_the_claim():
+    method = figure8.compare(made_maps(by_setting=1.0, by_seed=0.3))
+    decision = figure8.decision({"methods": {"guided_backprop": method}})
+    assert decision.verdict == "holds"
+    assert [measure.verdict for measure in decision.measures] == ["holds"] * 12
+    last = decision.measures[-1]
+    assert last.what == "rank correlation: STD and ADV, against two seeds of ADV"
+    ranks = method["similarities"]["rank_correlation"]
+    for side, values in (
+        (last.first, ranks["between_settings"]["std-adv"]["by_seed"]),
+        (last.second, ranks["between_seeds"]["adv"]["by_seed"]),
+    ):
+        text = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+        assert render.cell_text(side) == text
+    change = ranks["differences"]["std-adv"]["adv"]
+    interval = f"[{change['low']:+.3f}, {change['high']:+.3f}]"
+    assert render.cell_text(last.difference) == f"{change['mean']:+.3f} {interval}"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +103,7 @@ def workdir(tmp_path_factory, data_dir):
 
 
 def test_figures_are_written(workdir, tmp_path, capsys):
-    figure8.main(
+    figure8.EXPERIMENT.main(
         [
             "--workdirs",
             str(workdir),
@@ -115,8 +141,13 @@ def test_figures_are_written(workdir, tmp_path, capsys):
                     rtol=1e-5,
                 )
     printed = capsys.readouterr().out
-    assert "seeds 0, 1" in printed
-    assert "STD-ADV less ADV-ADV'" in printed
+    assert "TinyNetwork, 5 pictures, 2 seeds" in printed
+    assert "| SSIM: random and STD, against two seeds of STD |" in printed
+    # Two tables of steps, of STD and ADV.
+    assert printed.count("| 1: Dense_0 | 2: Conv_1 | 3: Conv_0 |") == 2
+    middle = np.mean(cascade["similarities"]["adv"][METHODS[1]]["ssim"], 0)[2]
+    (row,) = [line for line in printed.splitlines() if "ADV, Guided backprop | SSIM" in line][:1]
+    assert row.split(" | ")[3] == f"{middle:.3f}"
     written = sorted(path.name for path in tmp_path.glob("*.png"))
     stem = "figure8_sanity_checks_tinynetwork"
     assert written == sorted(
@@ -130,7 +161,7 @@ def test_figures_are_written(workdir, tmp_path, capsys):
 
 def test_one_seed_without_a_cascade(workdir, tmp_path, capsys):
     folders = [str(workdir / run / "seed1") for run in ("std", "adv")]
-    figure8.main(
+    figure8.EXPERIMENT.main(
         [
             "--workdirs",
             *folders,
@@ -147,13 +178,13 @@ def test_one_seed_without_a_cascade(workdir, tmp_path, capsys):
     found = read(tmp_path / "figure8_sanity_checks.json")["architectures"]["TinyNetwork"]
     assert found["methods"]["vanilla_gradient"]["claim_8"] == "not measured"
     assert "cascade" not in found
-    assert "not measured" in capsys.readouterr().out
+    assert "parameters: not measured.**" in capsys.readouterr().out
     assert len(list(tmp_path.glob("*.png"))) == 1
 
 
 def test_errors_are_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        figure8.main(["--workdirs", str(tmp_path), "--out", str(tmp_path / "out")])
+        figure8.EXPERIMENT.main(["--workdirs", str(tmp_path), "--out", str(tmp_path / "out")])
     assert stop.value.code == 2
     assert "holds no training with a checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import pytest
 from experiments import randomization
 from experiments.pictures import Pictures
 from experiments.sensitivity import maps_of
-from jaxrobust import Classifier, models
+from jaxrobust import Classifier, models, plots
 from tests import tiny
 
 SHAPE = (16, 16, 3)
@@ -109,3 +109,36 @@ def test_cascade_of_one_architecture_shares_its_program(tmp_path):
     finally:
         jax.monitoring.clear_event_listeners()
     assert not compiled
+
+
+@pytest.mark.parametrize("count", [3, 14])
+def test_curves_without_a_value_are_named(count, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        plots, "curves", lambda x, series, **options: given.update(options, of=series)
+    )
+    steps = np.linspace(1, 0.5, count + 1).tolist()
+    gap = [*steps[:-1], float("nan")]
+    found = {
+        "layers": [f"layer{n}" for n in range(count)],
+        "similarities": {
+            run: {
+                "grad_cam": {"ssim": [steps], "rank_correlation": [steps]},
+                "smoothgrad": {"ssim": [steps], "rank_correlation": [gap]},
+            }
+            for run in ("std", "adv")
+        },
+    }
+    randomization.draw_curves(found, "cascade", title="Network", path=tmp_path / "curves.png")
+    assert {panel: list(lines) for panel, lines in given["of"].items()} == {
+        "STD: SSIM": ["Grad-CAM", "SmoothGrad"],
+        "ADV: SSIM": ["Grad-CAM", "SmoothGrad"],
+        "STD: Rank correlation": ["Grad-CAM"],
+        "ADV: Rank correlation": ["Grad-CAM"],
+    }
+    assert given["note"] == (
+        "Not defined at every step: STD: Rank correlation of SmoothGrad, "
+        "ADV: Rank correlation of SmoothGrad."
+    )
+    few = ["trained", "layer0", "layer1", "layer2"]
+    assert given["x_ticks"] == (few if count == 3 else None)
