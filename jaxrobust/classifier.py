@@ -1,6 +1,5 @@
 """A classifier is a function: one image in [0, 1] in, logits out, weights along as an argument."""
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.core import folding
+from jaxrobust.core.named import did_you_mean
 from jaxrobust.core.pytrees import ArrayPytree, Callee
 
 # Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
@@ -154,11 +154,9 @@ def _activations(model, variables, images, layers):
             found[f"{name}#{repeat + 1}" if repeat else name] = output
     for name in layers:
         if name not in found:
-            near = difflib.get_close_matches(name, found, n=3, cutoff=0.3) or list(found)
-            choices = ", ".join(map(repr, near))
+            hint = did_you_mean(name, found, cutoff=0.3) or f": {', '.join(found)}"
             raise ValueError(
-                f"layer {name!r} is none of the model's {len(found)} convolutions; "
-                f"the nearest names are {choices}."
+                f"layer {name!r} is none of the model's {len(found)} convolutions{hint}."
             )
     return {name: found[name] for name in layers}
 

@@ -18,6 +18,41 @@ def is_concrete(value: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
+def check_that(
+    holds: Any, name: str, rule: str, got: Any, error: type[Exception] = ValueError
+) -> None:
+    """Raise unless something holds; the sentence is put together from the other arguments.
+
+    Example:
+      >>> step_size = -1
+      >>> check_that(step_size > 0, "step_size", "be above 0", step_size)
+      Traceback (most recent call last):
+      ValueError: step_size must be above 0, got -1.
+    """
+    if not holds:
+        raise error(f"{name} must {rule}, got {got}.")
+
+
+def check_type(name: str, value: Any, kind: Any, rule: str) -> None:
+    """Raise unless an argument is of a type: a class, or `Callable` and the like.
+
+    Raises:
+      TypeError: "name must rule, got a str."
+    """
+    check_that(isinstance(value, kind), name, rule, f"a {type(value).__name__}", TypeError)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless an option is a whole number of at least `least`.
+
+    Raises:
+      ValueError: naming the option.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    rule = f"be a whole number of at least {least}"
+    check_that(whole and value >= least, name, rule, repr(value))
+
+
 def check_number(name: str, value: Any, least: float = 0.0) -> None:
     """Raise unless an option is one finite number of at least `least`, or traced.
 
@@ -31,8 +66,8 @@ def check_number(name: str, value: Any, least: float = 0.0) -> None:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}.") from None
-    if not least <= number < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {number:g}.")
+    rule = f"be a finite number of at least {least:g}"
+    check_that(least <= number < float("inf"), name, rule, f"{number:g}")
 
 
 @jax.jit
@@ -81,11 +116,9 @@ def check_key(key: Any, count: int | None) -> jax.Array | None:
         raise TypeError(f"key must be a jax.random.key, got {key!r}.")
     if dtype == jnp.uint32:
         key = jax.random.wrap_key_data(key)
-    if key.ndim and (count is None or key.shape != (count,)):
-        images = "one image" if count is None else f"{count} images"
-        raise ValueError(
-            f"key must be one key, or one for each of {images}, got shape {key.shape}."
-        )
+    images = "one image" if count is None else f"{count} images"
+    rule = f"be one key, or one for each of {images}"
+    check_that(key.shape in ((), (count,)), "key", rule, f"shape {key.shape}")
     return key
 
 
@@ -110,29 +143,21 @@ def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
       TypeError: when they are not floating point.
       ValueError: when they are neither (h, w, c) nor (n, h, w, c), are empty, or leave [0, 1].
     """
-    dtype = getattr(images, "dtype", None)
-    if dtype is None:
-        images = np.asarray(images)
-        dtype = images.dtype
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"images must be floating point in [0, 1], got dtype {dtype}"
-            + ("; divide uint8 pictures by 255." if dtype == np.uint8 else ".")
-        )
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise ValueError(
-            "images must have shape (height, width, channels) or (n, height, width, channels), "
-            f"got {tuple(images.shape)}."
-        )
+    images = images if hasattr(images, "dtype") else np.asarray(images)
+    floating = jnp.issubdtype(images.dtype, jnp.floating)
+    advice = "; divide uint8 pictures by 255" if images.dtype == np.uint8 else ""
+    rule = "be floating point in [0, 1]"
+    check_that(floating, "images", rule, f"dtype {images.dtype}{advice}", TypeError)
+    rule = "have shape (height, width, channels) or (n, height, width, channels)"
+    filled = images.ndim in (3, 4) and 0 not in images.shape
+    check_that(filled, "images", rule, tuple(images.shape))
     images = jnp.asarray(images)
     if images.dtype.itemsize < 4:
         images = images.astype(jnp.float32)  # an epsilon of 8/255 is lost in bfloat16
     if unit_range and is_concrete(images):
         low, high, numbers, _ = _extremes(images)
-        if not numbers:
-            raise ValueError("images must lie in [0, 1], got NaN.")
-        if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}.")
+        got = f"values from {low:g} to {high:g}" if numbers else "NaN"
+        check_that(numbers and 0.0 <= low <= high <= 1.0, "images", "lie in [0, 1]", got)
     return images
 
 
@@ -147,18 +172,14 @@ def check_labels(labels: Any, count: int | None, classes: int) -> jax.Array:
         labels = jnp.asarray(labels)
     elif not isinstance(labels, jax.Array):
         labels = np.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got dtype {labels.dtype}.")
+    whole = jnp.issubdtype(labels.dtype, jnp.integer)
+    check_that(whole, "labels", "be integers", f"dtype {labels.dtype}", TypeError)
     expected = () if count is None else (count,)
-    if labels.shape != expected:
-        raise ValueError(f"labels must have shape {expected}, got {labels.shape}.")
+    check_that(labels.shape == expected, "labels", f"have shape {expected}", labels.shape)
     if is_concrete(labels):
         low, high, *_ = _extremes(labels)
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"labels must lie in [0, {classes}), the classifier's classes, "
-                f"got {low if low < 0 else high}."
-            )
+        rule = f"lie in [0, {classes}), the classifier's classes"
+        check_that(0 <= low <= high < classes, "labels", rule, low if low < 0 else high)
     return jnp.asarray(labels, jnp.int32)
 
 
@@ -170,22 +191,11 @@ def check_maps(maps: Any, shape: tuple[int, ...]) -> jax.Array:
       ValueError: when they have another shape, or (when concrete) are not finite.
     """
     maps = maps if hasattr(maps, "dtype") else np.asarray(maps)
-    if not jnp.issubdtype(maps.dtype, jnp.floating):
-        raise TypeError(f"saliency_maps must be floating point, got dtype {maps.dtype}.")
-    if maps.shape != shape:
-        raise ValueError(f"saliency_maps must have the images' shape {shape}, got {maps.shape}.")
+    floating = jnp.issubdtype(maps.dtype, jnp.floating)
+    check_that(floating, "saliency_maps", "be floating point", f"dtype {maps.dtype}", TypeError)
+    rule = f"have the images' shape {shape}"
+    check_that(maps.shape == shape, "saliency_maps", rule, maps.shape)
     maps = jnp.asarray(maps)
-    if is_concrete(maps) and not _extremes(maps)[3]:
-        raise ValueError("saliency_maps must be finite, got NaN or infinity.")
+    finite = not is_concrete(maps) or _extremes(maps)[3]
+    check_that(finite, "saliency_maps", "be finite", "NaN or infinity")
     return maps
-
-
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise unless an option is a whole number of at least `least`.
-
-    Raises:
-      ValueError: naming the option.
-    """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

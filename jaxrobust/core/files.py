@@ -1,33 +1,68 @@
 """Files that are whole or not there."""
 
+import contextlib
 import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text under a temporary name, then rename: a reader never sees half of it.
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file beside its place and rename it at the end: a reader never sees half of it.
 
     Args:
       path: of the file; its folder is made.
-      text: all of it, in UTF-8.
+
+    Yields:
+      the path to write to. What fails leaves the file as it was and nothing beside it; what a
+      killed process leaves there is overwritten by the next one.
 
     Example:
       >>> import tempfile
-      >>> path = Path(tempfile.mkdtemp()) / "figure" / "table.md"
-      >>> write_text(path, "± 1\\n")
-      >>> path.read_text(encoding="utf-8"), [each.name for each in path.parent.iterdir()]
-      ('± 1\\n', ['table.md'])
+      >>> path = Path(tempfile.mkdtemp()) / "figure" / "map.bin"
+      >>> with written_whole(path) as temporary:
+      ...     size = temporary.write_bytes(b"12345678")
+      >>> path.read_bytes(), [file.name for file in path.parent.iterdir()]
+      (b'12345678', ['map.bin'])
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write all of a text, in UTF-8, as `written_whole` does."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write lines, each with a newline at its end, as `written_whole` does."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The complete lines of a file: without the half line that a killed writer may leave.
+
+    What is no UTF-8 is replaced; a file that does not exist has no lines.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.split("\n")[:-1]
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON as `write_text` does.
+    """Write JSON as `written_whole` does.
 
     Args:
       path: of the file; its folder is made.
@@ -50,14 +85,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
       ValueError: when it holds something else.
     """
     try:
-        found = json.loads(Path(path).read_text())
+        settings = json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(
             f"{path} must hold settings as JSON, got something else: {error}."
         ) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold settings as JSON, got a {type(found).__name__}.")
-    return found
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold settings as JSON, got a {type(settings).__name__}.")
+    return settings
 
 
 def _finite(content: Any) -> Any:

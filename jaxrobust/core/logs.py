@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxrobust.core import files
+
 
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss, or m:ss below an hour.
@@ -30,14 +32,24 @@ class Progress:
       total: how many steps there are.
       images: images a step.
       every: seconds between two lines that are not on a terminal.
+
+    Attributes:
+      done: how many steps are complete.
     """
 
     def __init__(self, title: str, total: int, *, images: int = 1, every: float = 10.0):
         self.title, self.total, self.images, self.every = title, total, images, every
+        self.done = 0
         self.live = sys.stderr.isatty()
         self.begun = time.perf_counter()
         self.printed = self.begun if not self.live else 0.0
         self.marks: list[tuple[float, int]] = []
+
+    def step(self, count: int = 1) -> None:
+        """Count steps that are complete, and print the line when it is time for one."""
+        self.mark(self.done + count)
+        if self.due():
+            self.show(self.done)
 
     def due(self) -> bool:
         """Whether it is time for a line: the caller then gathers its figures and calls `show`."""
@@ -45,6 +57,7 @@ class Progress:
 
     def mark(self, done: int) -> None:
         """Note that `done` steps are complete; the first mark begins the measuring of the rate."""
+        self.done = done
         self.marks.append((time.perf_counter(), done))
         if len(self.marks) > 20:
             del self.marks[1:-15]
@@ -100,10 +113,8 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter  # slow to import, and only runs need it
 
         path = folder / "metrics.jsonl"
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        kept = [line for line in files.read_lines(path) if json.loads(line)["step"] <= step]
+        files.write_lines(path, kept)
         self._lines = path.open("a")
         # Hides from TensorBoard what an interrupted session logged beyond the checkpoint.
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
@@ -122,10 +133,3 @@ class MetricsWriter:
         if self.active:
             self._lines.close()
             self._events.close()
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """The lines of a file that may end in the middle of one, when its writer was killed."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

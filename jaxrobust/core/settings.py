@@ -1,6 +1,7 @@
 """Settings as plain values, and how two of them differ."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,13 +14,20 @@ def to_plain(config: Any) -> Any:
     return json.loads(json.dumps(config))
 
 
-def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Where two plain configs differ, as "key: old, now new"."""
-    found = []
-    for key in sorted(set(old) | set(new)):
+def difference(
+    old: dict, new: dict, prefix: str = "", *, ignored: Collection[str] = ()
+) -> list[str]:
+    """Where two plain configs differ, but for the ignored keys, as "key: old, now new".
+
+    Example:
+      >>> difference({"seed": 0, "model": {"width": 4}}, {"seed": 1, "model": {"width": 8}})
+      ['model.width: 4, now 8', 'seed: 0, now 1']
+    """
+    differences = []
+    for key in sorted((old.keys() | new.keys()) - set(ignored)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += difference(before, after, f"{prefix}{key}.")
+            differences += difference(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key}: {before!r}, now {after!r}")
-    return found
+            differences.append(f"{prefix}{key}: {before!r}, now {after!r}")
+    return differences

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxrobust.core.checks import check_count
 from jaxrobust.data import sources
 
 
@@ -15,8 +16,8 @@ class Batches(Iterator[dict[str, jax.Array]], abc.ABC):
     """Iterator of batches, see `train_batches` and `evaluation_batches`.
 
     Attributes:
-        num_examples: Number of images of the split.
-        batch_size: Number of images in a batch, over all devices and processes.
+      num_examples: number of images of the split.
+      batch_size: number of images in a batch, over all devices and processes.
     """
 
     def __init__(self, split: sources.Split, batch_size: int, seed: int | None) -> None:
@@ -56,28 +57,24 @@ class Batches(Iterator[dict[str, jax.Array]], abc.ABC):
         return {"batches": self._step, **self._identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues after the batch at which the state was taken.
+        """Continue after the batch at which the state was taken.
 
         Args:
-            state: What `get_state` returned, here or in another run.
+          state: what `get_state` returned, here or in another run.
 
         Raises:
-            ValueError: The state belongs to other data, another batch size or another seed.
+          ValueError: when the state belongs to other data, another batch size or another seed.
         """
         for name, value in self._identity.items():
             if state.get(name) != value:
                 raise ValueError(
                     f"The data iterator's state has {name} {state.get(name)!r}, expected {value!r}."
                 )
-        if not isinstance(state.get("batches"), int) or state["batches"] < 0:
-            raise ValueError(
-                "The data iterator's state must count its batches from 0, got "
-                f"{state.get('batches')!r}."
-            )
+        check_count("batches in the data iterator's state", state.get("batches"), least=0)
         self._step = state["batches"]
 
     def close(self) -> None:
-        """Ends the threads and processes behind the batches."""
+        """End the threads and processes behind the batches."""
         self._closed = True
 
     def __enter__(self) -> Batches:

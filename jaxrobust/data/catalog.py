@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
+
+from jaxrobust.core.named import did_you_mean
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -15,21 +16,21 @@ class Dataset:
     """What is known of a data set before it is opened.
 
     Attributes:
-        name: Name in a config.
-        title: Name in tables and figures.
-        tfds_name: Name of the TFDS builder, with its config if it has any; None for a folder.
-        num_classes: Number of classes; None where only the data can tell.
-        train_split: Split to train on.
-        evaluation_split: Split to evaluate on.
-        train_examples: Size of the training split: a check of what is opened.
-        evaluation_examples: Size of the evaluation split, likewise.
-        native_size: Height and width of the images in pixels; None where they differ.
-        image_size: Height and width, in pixels, that a network is given unless a config says so.
-        resolution: "low" or "high": the paper's group of the data set; None outside the paper.
-        mean: Mean of every channel, on the scale [0, 1].
-        std: Standard deviation of every channel, on the scale [0, 1].
-        augmentation: The training augmentation that "auto" stands for.
-        embedded: Whether the library makes the data set itself, on first use.
+      name: name in a config.
+      title: name in tables and figures.
+      tfds_name: name of the TFDS builder, with its config if it has any; None for a folder.
+      num_classes: number of classes; None where only the data can tell.
+      train_split: split to train on.
+      evaluation_split: split to evaluate on.
+      train_examples: size of the training split: a check of what is opened.
+      evaluation_examples: size of the evaluation split, likewise.
+      native_size: height and width of the images in pixels; None where they differ.
+      image_size: height and width, in pixels, that a network is given unless a config says so.
+      resolution: "low" or "high": the paper's group of the data set; None outside the paper.
+      mean: mean of every channel, on the scale [0, 1].
+      std: standard deviation of every channel, on the scale [0, 1].
+      augmentation: the training augmentation that "auto" stands for.
+      embedded: whether the library makes the data set itself, on first use.
     """
 
     name: str
@@ -122,34 +123,34 @@ def names() -> tuple[str, ...]:
     """Names of all data sets; those of one paper's table are in `PAPER`.
 
     Example:
-        >>> len(PAPER), [name for name in names() if name not in PAPER]
-        (10, ['textured_shapes', 'digits', 'image_folder'])
+      >>> len(PAPER), [name for name in names() if name not in PAPER]
+      (10, ['textured_shapes', 'digits', 'image_folder'])
     """
     return tuple(_BY_NAME)
 
 
 def get(name: str) -> Dataset:
-    """Looks a data set up.
+    """Look a data set up.
 
     Args:
-        name: A name of the catalogue; "textured_shapes" also takes a builder config, as in
-            "textured_shapes/both64".
+      name: a name of the catalogue; "textured_shapes" also takes a builder config, as in
+        "textured_shapes/both64".
 
     Returns:
-        The catalogue's entry.
+      the catalogue's entry.
 
     Raises:
-        ValueError: The name is unknown.
+      ValueError: when the name is unknown.
 
     Example:
-        >>> get("cifar100").num_classes, get("textured_shapes/both64").num_classes
-        (100, 100)
+      >>> get("cifar100").num_classes, get("textured_shapes/both64").num_classes
+      (100, 100)
     """
     base, _, config = name.partition("/")
     if base not in _BY_NAME:
-        near = difflib.get_close_matches(base, names(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? It" if near else "it"
-        raise ValueError(f"Unknown data set {name!r}: {hint} must be one of {', '.join(names())}.")
+        choices = ", ".join(names())
+        hint = did_you_mean(base, names(), cutoff=0.5)
+        raise ValueError(f"Unknown data set {name!r}{hint}: it must be one of {choices}.")
     dataset = _BY_NAME[base]
     if not config:
         return dataset

@@ -11,6 +11,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from jaxrobust.core.checks import check_that
+
 VERSION = 1
 """To be raised when pictures of some kind come out otherwise: accuracies are then measured anew."""
 
@@ -23,29 +25,29 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 
 def decode(encoded: bytes | np.ndarray, *, name: str = "image", reduction: int = 1) -> np.ndarray:
-    """Decodes a picture of any common format to red, green and blue.
+    """Decode a picture of any common format to red, green and blue.
 
     Grey pictures are repeated over the channels, transparency is dropped, CMYK, palettes and 16 bit
     are converted. EXIF orientations are ignored, as they are by the usual ImageNet loaders.
 
     Args:
-        encoded: The file's bytes; an array that is already decoded is only checked.
-        name: What to call the picture in an error.
-        reduction: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster and
-            filtered (the inverse cosine transform leaves out the high frequencies). Other formats
-            ignore it.
+      encoded: the file's bytes; an array that is already decoded is only checked.
+      name: what to call the picture in an error.
+      reduction: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster and
+        filtered (the inverse cosine transform leaves out the high frequencies). Other formats
+        ignore it.
 
     Returns:
-        uint8 (height, width, 3).
+      uint8 (height, width, 3).
 
     Raises:
-        ValueError: The picture cannot be decoded.
+      ValueError: when the picture cannot be decoded.
 
     Example:
-        >>> import cv2, numpy as np
-        >>> _, png = cv2.imencode(".png", np.zeros((4, 6), np.uint8))
-        >>> decode(png.tobytes()).shape
-        (4, 6, 3)
+      >>> import cv2, numpy as np
+      >>> _, png = cv2.imencode(".png", np.zeros((4, 6), np.uint8))
+      >>> decode(png.tobytes()).shape
+      (4, 6, 3)
     """
     if isinstance(encoded, np.ndarray):
         return _check_array(encoded, name)
@@ -72,10 +74,9 @@ def decode(encoded: bytes | np.ndarray, *, name: str = "image", reduction: int =
 
 
 def _check_array(image: np.ndarray, name: str) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(
-            f"Images must be uint8 (height, width, 3), got {image.dtype} {image.shape} for {name}."
-        )
+    fits = image.dtype == np.uint8 and image.ndim in (2, 3)
+    got = f"{image.dtype} {image.shape} for {name}"
+    check_that(fits, "Images", "be uint8 (height, width, 3)", got)
     image = image if image.ndim == 3 else image[..., None]
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
@@ -112,17 +113,17 @@ def random_crop_box(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """Draws the crop of "Going deeper with convolutions", as torchvision does.
+    """Draw the crop of "Going deeper with convolutions", as torchvision does.
 
     Args:
-        height: Height of the picture in pixels.
-        width: Width of the picture in pixels.
-        rng: Source of randomness.
-        scale: Range of the crop's share of the picture's area.
-        ratio: Range of width / height.
+      height: height of the picture in pixels.
+      width: width of the picture in pixels.
+      rng: source of randomness.
+      scale: range of the crop's share of the picture's area.
+      ratio: range of width / height.
 
     Returns:
-        Top, left, height and width in pixels.
+      top, left, height and width in pixels.
     """
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
@@ -139,7 +140,7 @@ def random_crop_box(
 
 
 def crop_and_resize(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarray:
-    """Crops and resizes for training: fast, antialiased to within a good approximation.
+    """Crop and resize for training: fast, antialiased to within a good approximation.
 
     PIL's bilinear interpolation is antialiased. OpenCV's is 8 times as fast but aliases, and its
     INTER_AREA is as slow as PIL. So a Gaussian goes in front of the bilinear interpolation, with
@@ -147,12 +148,12 @@ def crop_and_resize(image: np.ndarray, box: tuple[float, ...], size: int) -> np.
     of the time. Beyond a factor of 3 the Gaussian is too wide to pay, and PIL is used.
 
     Args:
-        image: uint8 (height, width, 3).
-        box: Top, left, height and width of the crop, in pixels.
-        size: Height and width of the result, in pixels.
+      image: uint8 (height, width, 3).
+      box: top, left, height and width of the crop, in pixels.
+      size: height and width of the result, in pixels.
 
     Returns:
-        uint8 (size, size, 3).
+      uint8 (size, size, 3).
     """
     top, left, height, width = (round(side) for side in box)
     crop = image[top : top + max(1, height), left : left + max(1, width)]
@@ -179,16 +180,16 @@ def random_resized_crop(
     fractions between them (5/8, 3/4, …) take longer than the whole picture, so they are left out.
 
     Args:
-        encoded: As for `decode`.
-        size: Height and width of the result, in pixels.
-        rng: Source of randomness.
-        name: What to call the picture in an error.
+      encoded: as for `decode`.
+      size: height and width of the result, in pixels.
+      rng: source of randomness.
+      name: what to call the picture in an error.
 
     Returns:
-        uint8 (size, size, 3).
+      uint8 (size, size, 3).
 
     Raises:
-        ValueError: The picture cannot be decoded.
+      ValueError: when the picture cannot be decoded.
     """
     full_size = image_size(encoded) if isinstance(encoded, bytes) else None
     if full_size is None:
@@ -212,16 +213,16 @@ def resize_and_center_crop(image: np.ndarray, resize_size: int, size: int) -> np
     they were trained for; only the part that is kept is computed.
 
     Args:
-        image: uint8 (height, width, 3).
-        resize_size: Length of the shorter side, in pixels.
-        size: Height and width of the result, at most `resize_size`.
+      image: uint8 (height, width, 3).
+      resize_size: length of the shorter side, in pixels.
+      size: height and width of the result, at most `resize_size`.
 
     Returns:
-        uint8 (size, size, 3).
+      uint8 (size, size, 3).
 
     Example:
-        >>> resize_and_center_crop(np.zeros((300, 500, 3), np.uint8), 256, 224).shape
-        (224, 224, 3)
+      >>> resize_and_center_crop(np.zeros((300, 500, 3), np.uint8), 256, 224).shape
+      (224, 224, 3)
     """
     height, width = image.shape[:2]
     short = min(height, width)
@@ -239,16 +240,16 @@ def resize_and_center_crop(image: np.ndarray, resize_size: int, size: int) -> np
 def pad_crop_flip(
     image: np.ndarray, rng: np.random.Generator, *, padding: int = 4, flip: bool = True
 ) -> np.ndarray:
-    """Pads with zeros, crops a random window of the old size, mirrors half of the time.
+    """Pad with zeros, crop a random window of the old size, mirror half of the time.
 
     Args:
-        image: uint8 (height, width, 3).
-        rng: Source of randomness.
-        padding: Pixels on every side; 0 leaves the crop out.
-        flip: Whether to mirror at all.
+      image: uint8 (height, width, 3).
+      rng: source of randomness.
+      padding: pixels on every side; 0 leaves the crop out.
+      flip: whether to mirror at all.
 
     Returns:
-        uint8 (height, width, 3).
+      uint8 (height, width, 3).
     """
     if padding:
         height, width = image.shape[:2]

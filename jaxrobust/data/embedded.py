@@ -16,13 +16,13 @@ from etils import epath
 
 
 def encode_png(image: np.ndarray) -> io.BytesIO:
-    """Encodes an image in the form that TFDS stores without TensorFlow.
+    """Encode an image in the form that TFDS stores without TensorFlow.
 
     Args:
-        image: uint8 (height, width, 1), or (height, width, 3) in the order red, green, blue.
+      image: uint8 (height, width, 1), or (height, width, 3) in the order red, green, blue.
 
     Returns:
-        A file object with the bytes of a PNG.
+      a file object with the bytes of a PNG.
     """
     ordered = image[..., ::-1] if image.shape[-1] == 3 else image
     # Noise does not compress: a higher level would only cost time.
@@ -49,17 +49,17 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         return json.loads(metadata_file.read_text()) == wanted
 
     def prepare(self, *, manual_dir: str | None = None) -> None:
-        """Prepares the data set as array_record, unless it is current.
+        """Prepare the data set as array_record, unless it is current.
 
         Two processes may do so at once: TFDS writes to a folder of its own and renames it once it
         is complete, so whoever comes second finds the same data set in place.
 
         Args:
-            manual_dir: Folder of what was downloaded by hand, for builders that need it; None is
-                downloads/manual in TFDS's folder.
+          manual_dir: folder of what was downloaded by hand, for builders that need it; None is
+            downloads/manual in TFDS's folder.
 
         Raises:
-            OSError: The data set cannot be written, or what it is made of is missing.
+          OSError: when the data set cannot be written, or what it is made of is missing.
         """
         if self.is_current():
             return

@@ -7,11 +7,13 @@ import functools
 import itertools
 import os
 import pathlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from absl import logging
 from PIL import Image
 
+from jaxrobust.core.checks import check_that
 from jaxrobust.data import decode
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -31,11 +33,11 @@ class ImageFolder:
     """Random access to the pictures of one split, in the order of their class and file names.
 
     Attributes:
-        files: The pictures.
-        labels: Their classes: positions in `class_names`.
-        class_names: Sorted names of the classes' folders.
-        native_size: Height and width of all pictures, in pixels; None where they differ.
-        skipped: The pictures that were left out because they cannot be read.
+      files: the pictures.
+      labels: their classes: positions in `class_names`.
+      class_names: sorted names of the classes' folders.
+      native_size: height and width of all pictures, in pixels; None where they differ.
+      skipped: the pictures that were left out because they cannot be read.
     """
 
     files: tuple[pathlib.Path, ...]
@@ -62,42 +64,42 @@ def splits(path: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
     competitions publish it, and is left out.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no split in it.
+      FileNotFoundError: when there is no such folder, or no split in it.
     """
     root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"dataset.path must be a folder, got {str(path)!r}.")
-    found = {name: root / name for name in ("train", *_SYNONYMS) if (root / name).is_dir()}
-    if not found:
+    is_folder = root.is_dir()
+    check_that(is_folder, "dataset.path", "be a folder", repr(str(path)), FileNotFoundError)
+    folders = {name: root / name for name in ("train", *_SYNONYMS) if (root / name).is_dir()}
+    if not folders:
         raise FileNotFoundError(
             f"{root} must hold folders train and {', '.join(_SYNONYMS[:2])} or {_SYNONYMS[2]}, "
             "with one folder a class in each."
         )
-    others = [_class_folders(folder) for name, folder in found.items() if name != "test"]
-    labels = set(itertools.chain(*others))
-    if "test" in found and others and labels.isdisjoint(_class_folders(found["test"])):
-        del found["test"]
-    return found
+    labelled = [_class_folders(folder) for name, folder in folders.items() if name != "test"]
+    classes = set(itertools.chain(*labelled))
+    if "test" in folders and labelled and classes.isdisjoint(_class_folders(folders["test"])):
+        del folders["test"]
+    return folders
 
 
 def find_split(path: str | os.PathLike[str], split: str) -> pathlib.Path:
     """Folder of a split; "validation", "val" and "test" stand in for each other if need be."""
-    found = splits(path)
-    if split in found:
-        return found[split]
-    unlabelled = (pathlib.Path(path).expanduser() / "test").is_dir() and "test" not in found
+    folders = splits(path)
+    if split in folders:
+        return folders[split]
+    unlabelled = (pathlib.Path(path).expanduser() / "test").is_dir() and "test" not in folders
     if split in _SYNONYMS and not (unlabelled and split == "test"):
         for name in _SYNONYMS:
-            if name in found:
-                return found[name]
+            if name in folders:
+                return folders[name]
     reason = ", and test has none of their classes" if unlabelled else ""
     raise ValueError(
-        f"Unknown split {split!r} of {path}: it must be one of {', '.join(found)}{reason}."
+        f"Unknown split {split!r} of {path}: it must be one of {', '.join(folders)}{reason}."
     )
 
 
 def open_split(path: str | os.PathLike[str], split: str, corrupt_images: str) -> ImageFolder:
-    """Lists a split and checks its pictures.
+    """List a split and check its pictures.
 
     They are checked once, before training starts, and in parallel: left out later, they would
     change the number of images, and with it the order of all that follow, in the middle of a run.
@@ -105,13 +107,14 @@ def open_split(path: str | os.PathLike[str], split: str, corrupt_images: str) ->
     picture is decoded, since whatever passes here must not stop the run any more.
 
     Args:
-        path: The folder of the splits.
-        split: Name of one of them.
-        corrupt_images: "stop" or "skip".
+      path: the folder of the splits.
+      split: name of one of them.
+      corrupt_images: "stop" or "skip".
 
     Raises:
-        FileNotFoundError: A folder is missing.
-        ValueError: The classes of the splits differ, a class is empty, or a picture cannot be read.
+      FileNotFoundError: when a folder is missing.
+      ValueError: when the classes of the splits differ, a class is empty, or a picture cannot be
+        read.
     """
     return _open_split(str(find_split(path, split)), str(path), corrupt_images)
 
@@ -121,31 +124,27 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
     class_names = _common_class_names(path)
     files: list[pathlib.Path] = []
     labels: list[int] = []
-    others: list[pathlib.Path] = []
+    left_out: list[pathlib.Path] = []
     for label, class_name in enumerate(class_names):
-        found = sorted(
-            file for file in (pathlib.Path(folder) / class_name).rglob("*") if file.is_file()
-        )
-        pictures = [file for file in found if file.suffix.lower() in EXTENSIONS]
-        others += [
-            file for file in found if file.suffix.lower() not in EXTENSIONS and file.name[0] != "."
+        class_folder = pathlib.Path(folder) / class_name
+        contents = sorted(file for file in class_folder.rglob("*") if file.is_file())
+        pictures = [file for file in contents if file.suffix.lower() in EXTENSIONS]
+        left_out += [
+            file
+            for file in contents
+            if file.suffix.lower() not in EXTENSIONS and file.name[0] != "."
         ]
-        if not pictures:
-            raise ValueError(
-                f"Every class needs pictures ({', '.join(EXTENSIONS)}), got none in "
-                f"{pathlib.Path(folder) / class_name}."
-            )
+        rule = f"hold pictures ({', '.join(EXTENSIONS)})"
+        check_that(pictures, "Every class", rule, f"none in {class_folder}")
         files += pictures
         labels += [label] * len(pictures)
-    if others:
-        some = ", ".join(map(str, others[:3])) + (", …" if len(others) > 3 else "")
+    if left_out:
+        some = ", ".join(map(str, left_out[:3])) + (", …" if len(left_out) > 3 else "")
         logging.warning(
             "Left out %d files in %s that are no pictures by their endings: %s.",
-            len(others), folder, some,
+            len(left_out), folder, some,
         )  # fmt: skip
-    check = functools.partial(inspect_picture, thoroughly=corrupt_images == "skip")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(check, files))
+    results = inspect_pictures(files, thoroughly=corrupt_images == "skip")
     checked = zip(files, results, strict=True)
     errors = [(file, result) for file, result in checked if isinstance(result, str)]
     if errors and corrupt_images == "stop":
@@ -174,11 +173,10 @@ def _open_split(folder: str, path: str, corrupt_images: str) -> ImageFolder:
 def _common_class_names(path: str) -> tuple[str, ...]:
     by_split = {name: _class_folders(folder) for name, folder in splits(path).items()}
     first, class_names = next(iter(by_split.items()))
-    if not class_names:
-        raise ValueError(f"{path}/{first} must hold one folder a class, got none.")
-    for name, other in by_split.items():
-        if other != class_names:
-            differing = sorted(set(other) ^ set(class_names))
+    check_that(class_names, f"{path}/{first}", "hold one folder a class", "none")
+    for name, class_names_here in by_split.items():
+        if class_names_here != class_names:
+            differing = sorted(set(class_names_here) ^ set(class_names))
             raise ValueError(
                 f"The splits of {path} must have the same classes, but {first} and {name} differ "
                 f"in {', '.join(differing[:5])}."
@@ -191,8 +189,21 @@ def _class_folders(folder: pathlib.Path) -> tuple[str, ...]:
         return tuple(sorted(e.name for e in entries if e.name[0] != "." and e.is_dir()))
 
 
-def inspect_picture(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:
-    """Height and width of a picture, or what is wrong with it."""
+def inspect_pictures(
+    files: Sequence[pathlib.Path], *, thoroughly: bool
+) -> list[tuple[int, int] | str]:
+    """Height and width of each picture, or what is wrong with it.
+
+    Args:
+      files: the pictures.
+      thoroughly: whether all of each is decoded, instead of its header and its end.
+    """
+    inspect = functools.partial(_inspect, thoroughly=thoroughly)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(inspect, files))
+
+
+def _inspect(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:
     try:
         end = _ENDS.get(file.suffix.lower())
         if not thoroughly and end is not None:

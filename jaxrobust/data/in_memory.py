@@ -66,17 +66,17 @@ def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def load(split: Split, transform: HostTransform) -> dict[str, np.ndarray]:
-    """Decodes a whole split.
+    """Decode a whole split.
 
     Args:
-        split: The split.
-        transform: Its transform; only `base` is applied.
+      split: the split.
+      transform: its transform; only `base` is applied.
 
     Returns:
-        "image": uint8 (n, height, width, 3), and each of the split's labels: int32 (n,).
+      "image": uint8 (n, height, width, 3), and each of the split's labels: int32 (n,).
 
     Raises:
-        ValueError: A picture cannot be decoded, or has another size than the data set states.
+      ValueError: when a picture cannot be decoded, or has another size than the data set states.
     """
     labels = {name: np.zeros(len(split), np.int32) for name in split.labels}
     images = np.zeros((len(split), *transform.base(split[0]).shape), np.uint8)
@@ -113,19 +113,19 @@ def gather(
     resize_size: int,
     image_size: int,
 ) -> dict[str, jax.Array]:
-    """Gathers, augments and resizes one batch; pure, compiled by its caller.
+    """Gather, augment and resize one batch; pure, compiled by its caller.
 
     Args:
-        arrays: "image" uint8 (n, height, width, 3) and labels (n,), replicated.
-        index: int32 (batch,), sharded along the batch.
-        seed: Seed of the augmentation.
-        step: Number of the batch; with the seed it decides the augmentation.
-        augmentation: "none", "flip" or "crop_flip".
-        resize_size: Length of the shorter side before the central crop, in pixels.
-        image_size: Height and width of the result, in pixels.
+      arrays: "image" uint8 (n, height, width, 3) and labels (n,), replicated.
+      index: int32 (batch,), sharded along the batch.
+      seed: seed of the augmentation.
+      step: number of the batch; with the seed it decides the augmentation.
+      augmentation: "none", "flip" or "crop_flip".
+      resize_size: length of the shorter side before the central crop, in pixels.
+      image_size: height and width of the result, in pixels.
 
     Returns:
-        The batch: "image" uint8 (batch, image_size, image_size, 3), the labels and "index".
+      the batch: "image" uint8 (batch, image_size, image_size, 3), the labels and "index".
     """
     images = arrays["image"]
     if augmentation == "none":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
+
+from jaxrobust.core.digests import digest
 
 
 def files_stamp(
@@ -13,26 +14,26 @@ def files_stamp(
     """A digest of the names, sizes and times of change of files, not of what is in them.
 
     Args:
-        folder: Where they lie; their names are taken below it.
-        files: Which of them, in their order; None is all of them, also behind links.
+      folder: where they lie; their names are taken below it.
+      files: which of them, in their order; None is all of them, also behind links.
 
     Raises:
-        FileNotFoundError: One of `files` is not there.
+      FileNotFoundError: when one of `files` is not there.
 
     Example:
-        >>> import pathlib, tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> before = files_stamp(folder)
-        >>> (folder / "picture.png").touch()
-        >>> files_stamp(folder) == before
-        False
+      >>> import pathlib, tempfile
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> before = files_stamp(folder)
+      >>> (folder / "picture.png").touch()
+      >>> files_stamp(folder) == before
+      False
     """
-    digest = hashlib.sha256()
+    lines = []
     for file in _below(folder) if files is None else files:
         status = os.stat(file)
         name = os.fsencode(os.path.relpath(file, folder))
-        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+        lines.append(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest(*lines)
 
 
 def _below(folder: str | os.PathLike[str]) -> Iterator[str]:

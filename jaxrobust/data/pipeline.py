@@ -12,7 +12,6 @@ devices or processes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxrobust.core.checks import check_that
+from jaxrobust.core.digests import digest as digest_of
 from jaxrobust.data import catalog, decode, sources
 from jaxrobust.data.batches import Batches
 from jaxrobust.data.dataset_config import DatasetConfig, ResolvedConfig, resolve
@@ -46,21 +47,21 @@ class DatasetInfo:
     """A data set as it was found when opened, and as a network will see it.
 
     Attributes:
-        name: Name in the config.
-        title: Name in tables.
-        num_classes: Number of classes.
-        class_names: Their names; empty if the data set has none.
-        labels: Integer features of every batch, "label" first.
-        mean: Mean of every channel, on the scale [0, 1].
-        std: Standard deviation of every channel, on the scale [0, 1].
-        image_shape: Height, width and channels of the network's input.
-        train_split: Split that is trained on.
-        evaluation_split: Split that is evaluated on.
-        train_examples: Number of training images.
-        evaluation_examples: Number of evaluation images.
-        splits: Number of images of every split of the data set.
-        augmentation: The augmentation that "auto" has become.
-        config: What it was opened with, nothing left to the catalogue.
+      name: name in the config.
+      title: name in tables.
+      num_classes: number of classes.
+      class_names: their names; empty if the data set has none.
+      labels: integer features of every batch, "label" first.
+      mean: mean of every channel, on the scale [0, 1].
+      std: standard deviation of every channel, on the scale [0, 1].
+      image_shape: height, width and channels of the network's input.
+      train_split: split that is trained on.
+      evaluation_split: split that is evaluated on.
+      train_examples: number of training images.
+      evaluation_examples: number of evaluation images.
+      splits: number of images of every split of the data set.
+      augmentation: the augmentation that "auto" has become.
+      config: what it was opened with, nothing left to the catalogue.
     """
 
     name: str
@@ -84,7 +85,7 @@ class DatasetInfo:
         """A split, as it was opened; another than the config's two is opened now.
 
         Raises:
-            FileNotFoundError, ValueError: As `describe`.
+          FileNotFoundError, ValueError: as `describe`.
         """
         if split in self._opened:
             return self._opened[split]
@@ -92,18 +93,18 @@ class DatasetInfo:
 
 
 def describe(dataset_config: Any) -> DatasetInfo:
-    """Opens and checks a data set; prepares it first if the library makes it itself.
+    """Open and check a data set; prepare it first if the library makes it itself.
 
     Args:
-        dataset_config: A `DatasetConfig`, or a ConfigDict with its keys.
+      dataset_config: a `DatasetConfig`, or a ConfigDict with its keys.
 
     Returns:
-        What was found.
+      what was found.
 
     Raises:
-        FileNotFoundError: The data set is not prepared (the message names the command), or the
-            folder is not there.
-        ValueError: A key of the config is wrong, or the data are not what they claim to be.
+      FileNotFoundError: when the data set is not prepared (the message names the command), or the
+        folder is not there.
+      ValueError: when a key of the config is wrong, or the data are not what they claim to be.
     """
     config, dataset = resolve(dataset_config)
     train = sources.open_split(config, dataset, config.train_split)
@@ -135,28 +136,27 @@ def train_batches(dataset: Any, *, batch_size: int, seed: int, mesh: Mesh) -> Ba
     batches are the same for any number of devices, processes and workers.
 
     Args:
-        dataset: What `describe` returned, or a `DatasetConfig`, or a ConfigDict with its keys.
-        batch_size: Images in a batch, over all devices and processes.
-        seed: Decides order and augmentation; in [0, 2**32).
-        mesh: Devices; the batch is sharded along its axis "data". Its axes count as Auto axes.
+      dataset: what `describe` returned, or a `DatasetConfig`, or a ConfigDict with its keys.
+      batch_size: images in a batch, over all devices and processes.
+      seed: decides order and augmentation; in [0, 2**32).
+      mesh: devices; the batch is sharded along its axis "data". Its axes count as Auto axes.
 
     Returns:
-        Iterator of "image": uint8 (batch_size, image_size, image_size, 3); "label", "index" (the
-        position in the split) and further integer features: int32 (batch_size,).
+      iterator of "image": uint8 (batch_size, image_size, image_size, 3); "label", "index" (the
+      position in the split) and further integer features: int32 (batch_size,).
 
     Raises:
-        FileNotFoundError: As `describe`.
-        ValueError: As `describe`; or the devices do not divide batch_size.
+      FileNotFoundError: as `describe`.
+      ValueError: as `describe`; or the devices do not divide batch_size.
 
     Example:
-        >>> import jax
-        >>> mesh = jax.make_mesh((1,), ("data",))
-        >>> with train_batches(DatasetConfig(name="digits"), batch_size=8, seed=0, mesh=mesh) as it:
-        ...     next(it)["image"].shape
-        (8, 32, 32, 3)
+      >>> import jax
+      >>> mesh = jax.make_mesh((1,), ("data",))
+      >>> with train_batches(DatasetConfig(name="digits"), batch_size=8, seed=0, mesh=mesh) as it:
+      ...     next(it)["image"].shape
+      (8, 32, 32, 3)
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in [0, 2**32), got {seed}.")
+    check_that(0 <= seed < 2**32, "seed", "be in [0, 2**32)", seed)
     return _batches(dataset, None, batch_size=batch_size, seed=seed, mesh=mesh)
 
 
@@ -168,18 +168,18 @@ def evaluation_batches(dataset: Any, split: str | None, *, batch_size: int, mesh
     "mask" marks: every process sees the same number of batches and every image counts once.
 
     Args:
-        dataset: As for `train_batches`.
-        split: Name of the split; None is the config's evaluation split.
-        batch_size: The most images in a batch, over all devices and processes.
-        mesh: As for `train_batches`.
+      dataset: as for `train_batches`.
+      split: name of the split; None is the config's evaluation split.
+      batch_size: the most images in a batch, over all devices and processes.
+      mesh: as for `train_batches`.
 
     Returns:
-        Iterator as of `train_batches`, with "mask": bool (batch_size,), False for padding. It has a
-        length.
+      iterator as of `train_batches`, with "mask": bool (batch_size,), False for padding. It has a
+      length.
 
     Raises:
-        FileNotFoundError: As `train_batches`.
-        ValueError: As `train_batches`.
+      FileNotFoundError: as `train_batches`.
+      ValueError: as `train_batches`.
     """
     return _batches(dataset, split, batch_size=batch_size, seed=None, mesh=mesh)
 
@@ -191,22 +191,19 @@ def digest(dataset: Any, split: str | None = None) -> str:
     pixels and labels of up to 64 images spread evenly over the split, and `decode.VERSION`.
 
     Args:
-        dataset: As for `train_batches`.
-        split: Name of the split; None is the config's evaluation split.
+      dataset: as for `train_batches`.
+      split: name of the split; None is the config's evaluation split.
     """
     config, opened = _open(dataset, split, train=False)
     positions = np.unique(np.linspace(0, len(opened) - 1, _SAMPLED).astype(int))
     sample = dataclasses.replace(opened, records=_Selected(opened.records, positions))
     mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
     kind = _kind(config, opened, "none")
+    config = dataclasses.replace(config, workers=0)  # processes do not pay for some images
     with kind(sample, config, "none", batch_size=len(positions), seed=None, mesh=mesh) as batches:
         batch = jax.device_get(next(batches))
-    known = hashlib.sha256(
-        f"{decode.VERSION} {len(opened)} {files_stamp(sources.folder(config))}".encode()
-    )
-    for name in ("image", *opened.labels):
-        known.update(np.ascontiguousarray(batch[name]).tobytes())
-    return known.hexdigest()
+    described = [decode.VERSION, len(opened), files_stamp(sources.folder(config))]
+    return digest_of(described, *(batch[name] for name in ("image", *opened.labels)))
 
 
 class _Selected:
@@ -234,14 +231,11 @@ def _batches(
     dataset: Any, split: str | None, *, batch_size: int, seed: int | None, mesh: Mesh
 ) -> Batches:
     config, opened = _open(dataset, split, train=seed is not None)
-    if "data" not in mesh.shape:
-        raise ValueError(f"mesh must have an axis 'data', got the axes {mesh.axis_names}.")
+    axes = f"the axes {mesh.axis_names}"
+    check_that("data" in mesh.shape, "mesh", "have an axis 'data'", axes)
     devices = mesh.shape["data"]
-    if batch_size < 1 or batch_size % devices:
-        raise ValueError(
-            f"batch_size must be a positive multiple of the {devices} devices along the mesh axis "
-            f"'data', got {batch_size}."
-        )
+    rule = f"be a positive multiple of the {devices} devices along the mesh axis 'data'"
+    check_that(batch_size > 0 and batch_size % devices == 0, "batch_size", rule, batch_size)
     # With explicit axes, the type of jax.make_mesh, gathers would need annotations everywhere.
     mesh = Mesh(mesh.devices, mesh.axis_names)
     if not len(opened):

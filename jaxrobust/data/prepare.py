@@ -1,4 +1,4 @@
-"""Prepares a data set: `python -m jaxrobust.data.prepare DATASET [--data_dir=…]`.
+"""Prepare a data set: `python -m jaxrobust.data.prepare DATASET [--data_dir=…]`.
 
 The catalogue's TFDS data sets are downloaded and written as array_record, which needs TensorFlow
 once: `pip install "jaxrobust[prepare]"`. The library's own data sets need nothing.
@@ -34,20 +34,20 @@ _BY_HAND = {
 def prepare(
     name: str, *, data_dir: str | None = None, manual_dir: str | None = None
 ) -> dict[str, int]:
-    """Prepares a data set of the catalogue and checks the result.
+    """Prepare a data set of the catalogue and check the result.
 
     Args:
-        name: Name in the catalogue.
-        data_dir: TFDS's folder; None is its default, ~/tensorflow_datasets.
-        manual_dir: Folder of archives downloaded by hand; None is data_dir/downloads/manual.
+      name: name in the catalogue.
+      data_dir: TFDS's folder; None is its default, ~/tensorflow_datasets.
+      manual_dir: folder of archives downloaded by hand; None is data_dir/downloads/manual.
 
     Returns:
-        Number of images of every split, counted in the files.
+      number of images of every split, counted in the files.
 
     Raises:
-        ValueError: The name is unknown, or what was written is not what its description says.
-        FileNotFoundError: An archive that has to be downloaded by hand is not in place.
-        ModuleNotFoundError: TensorFlow is needed and not installed.
+      ValueError: when the name is unknown, or what was written is not what its description says.
+      FileNotFoundError: when an archive that has to be downloaded by hand is not in place.
+      ModuleNotFoundError: when TensorFlow is needed and not installed.
     """
     dataset = catalog.get(name)
     if dataset.tfds_name is None:
@@ -69,12 +69,12 @@ def instructions(name: str, *, data_dir: str | None = None) -> str:
     """How to prepare a data set: the command, and before it the archives that are still missing.
 
     Args:
-        name: Name in the catalogue.
-        data_dir: As for `prepare`.
+      name: name in the catalogue.
+      data_dir: as for `prepare`.
 
     Example:
-        >>> instructions("cifar10")
-        'python -m jaxrobust.data.prepare cifar10'
+      >>> instructions("cifar10")
+      'python -m jaxrobust.data.prepare cifar10'
     """
     config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))
     command = sources.prepare_command(config)
@@ -85,10 +85,10 @@ def instructions(name: str, *, data_dir: str | None = None) -> str:
 def prepared(*, data_dir: str | None = None) -> dict[str, pathlib.Path | None]:
     """Folders of all data sets that can be prepared; None for those that are not."""
     own = [config.name for config in TexturedShapes.BUILDER_CONFIGS]
-    others = [
+    embedded = [
         name for name in catalog.names() if catalog.get(name).embedded and name != "textured_shapes"
     ]
-    names = [*catalog.PAPER, *(f"textured_shapes/{config}" for config in own), *others]
+    names = [*catalog.PAPER, *(f"textured_shapes/{config}" for config in own), *embedded]
     folders = {}
     for name in names:
         config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))
@@ -131,8 +131,8 @@ def _check(config: DatasetConfig, dataset: catalog.Dataset) -> dict[str, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m jaxrobust.data.prepare", description=__doc__)
-    known = ", ".join(name for name in catalog.names() if catalog.get(name).tfds_name)
-    parser.add_argument("dataset", metavar="DATASET", nargs="?", help=known)
+    names = ", ".join(name for name in catalog.names() if catalog.get(name).tfds_name)
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help=names)
     parser.add_argument("--list", action="store_true", help="say what is prepared, and where")
     parser.add_argument("--data_dir", help="TFDS's folder (default: ~/tensorflow_datasets)")
     parser.add_argument("--manual_dir", help="archives downloaded by hand (default: in data_dir)")

@@ -90,17 +90,17 @@ _CONTOURS: dict[str, list[np.ndarray]] = {
 
 
 def coverage(shape: int, size: int, centre: np.ndarray, radius: float, angle: float) -> np.ndarray:
-    """Draws one silhouette with smooth edges.
+    """Draw one silhouette with smooth edges.
 
     Args:
-        shape: Position in `SHAPES`.
-        size: Height and width of the result, in pixels.
-        centre: x and y of the centre, in pixels.
-        radius: Circumradius, in pixels.
-        angle: Rotation, in radians.
+      shape: position in `SHAPES`.
+      size: height and width of the result, in pixels.
+      centre: x and y of the centre, in pixels.
+      radius: circumradius, in pixels.
+      angle: rotation, in radians.
 
     Returns:
-        Share of every pixel that the silhouette covers: (size, size), float32 in [0, 1].
+      share of every pixel that the silhouette covers: (size, size), float32 in [0, 1].
     """
     cosine, sine = np.cos(angle), np.sin(angle)
     rotation = np.array([[cosine, -sine], [sine, cosine]])

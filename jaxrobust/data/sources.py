@@ -31,13 +31,13 @@ class Split:
     `split[i]` is {"image": encoded bytes or a uint8 array, "index": i, "label": int, …}.
 
     Attributes:
-        dataset_name: Name of the data set.
-        name: Name of the split, for messages.
-        records: Random access to mappings with an image and integers.
-        labels: Names of the integer features, "label" first.
-        num_classes: Number of values of "label".
-        class_names: Their names; empty if they have none.
-        native_size: Height and width of all images, in pixels; None where they differ.
+      dataset_name: name of the data set.
+      name: name of the split, for messages.
+      records: random access to mappings with an image and integers.
+      labels: names of the integer features, "label" first.
+      num_classes: number of values of "label".
+      class_names: their names; empty if they have none.
+      native_size: height and width of all images, in pixels; None where they differ.
     """
 
     dataset_name: str
@@ -122,16 +122,16 @@ def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
 
 
 def open_split(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> Split:
-    """Opens a split of a resolved config.
+    """Open a split of a resolved config.
 
     Args:
-        config: What `resolve` returned.
-        dataset: Likewise.
-        split: Name of the split, or a sub-split as in "train[:90%]".
+      config: what `resolve` returned.
+      dataset: likewise.
+      split: name of the split, or a sub-split as in "train[:90%]".
 
     Raises:
-        FileNotFoundError: The data set is not prepared, or the folder is not there.
-        ValueError: The split is unknown, or the data are not what their description says.
+      FileNotFoundError: when the data set is not prepared, or the folder is not there.
+      ValueError: when the split is unknown, or the data are not what their description says.
     """
     if config.path is not None:  # Given for image_folder, and for it alone.
         records = image_folder.open_split(config.path, split, config.corrupt_images)

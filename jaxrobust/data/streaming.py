@@ -139,7 +139,7 @@ class _Prefetcher:
         return item
 
     def close(self) -> None:
-        """Ends the thread, and Grain's threads and processes."""
+        """End the thread, and Grain's threads and processes."""
         self._stopped.set()
         with contextlib.suppress(queue.Empty):
             while True:

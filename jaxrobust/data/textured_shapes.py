@@ -43,18 +43,18 @@ class Parameters:
     """What the generator draws. Amplitudes are shares of the pixel range [0, 1].
 
     Attributes:
-        texture_std: Standard deviation of every texture but `plain`. Textures take the two values
-            ±texture_std, so an l_inf adversary of that size can erase or invert them exactly.
-        contrast: Range of the difference of luminance between silhouette and background.
-        chroma: Largest deviation of a colour channel from the luminance.
-        noise_std: Standard deviation of the pixel noise.
-        rotation: Largest rotation, in radians, to either side; textures are not rotated.
-        scale: Range of the silhouette's circumradius, relative to half the image.
-        shift: Share of the room left around the silhouette that its centre may wander over.
-        train_examples: Number of pictures in `train`.
-        test_examples: Number of pictures in `test`.
-        cue_conflict_examples: Number of pictures in `cue_conflict`.
-        seed: Seed of all of it.
+      texture_std: standard deviation of every texture but `plain`. Textures take the two values
+        ±texture_std, so an l_inf adversary of that size can erase or invert them exactly.
+      contrast: range of the difference of luminance between silhouette and background.
+      chroma: largest deviation of a colour channel from the luminance.
+      noise_std: standard deviation of the pixel noise.
+      rotation: largest rotation, in radians, to either side; textures are not rotated.
+      scale: range of the silhouette's circumradius, relative to half the image.
+      shift: share of the room left around the silhouette that its centre may wander over.
+      train_examples: number of pictures in `train`.
+      test_examples: number of pictures in `test`.
+      cue_conflict_examples: number of pictures in `cue_conflict`.
+      seed: seed of all of it.
     """
 
     texture_std: float = 0.1
@@ -121,16 +121,16 @@ def cues(split: str, index: int, *, independent: bool = False) -> tuple[int, int
     """Shape and texture of a picture; both are balanced over a split.
 
     Args:
-        split: "train", "test" or "cue_conflict".
-        index: Position of the picture in the split.
-        independent: Whether all pairs occur in train and test, instead of equal ones only.
+      split: "train", "test" or "cue_conflict".
+      index: position of the picture in the split.
+      independent: whether all pairs occur in train and test, instead of equal ones only.
 
     Returns:
-        The shape and the texture, each in [0, 10).
+      the shape and the texture, each in [0, 10).
 
     Example:
-        >>> cues("train", 13), cues("cue_conflict", 13), cues("train", 13, independent=True)
-        ((3, 3), (3, 5), (3, 1))
+      >>> cues("train", 13), cues("cue_conflict", 13), cues("train", 13, independent=True)
+      ((3, 3), (3, 5), (3, 1))
     """
     shape, turn = index % 10, index // 10
     if split == "cue_conflict":
@@ -146,23 +146,23 @@ def draw(
     independent: bool = False,
     parameters: Parameters = PARAMETERS,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Draws one picture; the same arguments always give the same one.
+    """Draw one picture; the same arguments always give the same one.
 
     Args:
-        split: "train", "test" or "cue_conflict".
-        index: Position of the picture in the split.
-        size: Height and width, in pixels.
-        independent: As for `cues`.
-        parameters: The generator's parameters.
+      split: "train", "test" or "cue_conflict".
+      index: position of the picture in the split.
+      size: height and width, in pixels.
+      independent: as for `cues`.
+      parameters: the generator's parameters.
 
     Returns:
-        The image, uint8 (size, size, 3); the silhouette's mask, uint8 (size, size, 1), 255 where at
-        least half of the pixel is covered, else 0; the shape; the texture.
+      the image, uint8 (size, size, 3); the silhouette's mask, uint8 (size, size, 1), 255 where at
+      least half of the pixel is covered, else 0; the shape; the texture.
 
     Example:
-        >>> image, mask, shape, texture = draw("cue_conflict", 3)
-        >>> image.shape, mask.shape, SHAPES[shape], TEXTURES[texture]
-        ((32, 32, 3), (32, 32, 1), 'star', 'rising_stripes')
+      >>> image, mask, shape, texture = draw("cue_conflict", 3)
+      >>> image.shape, mask.shape, SHAPES[shape], TEXTURES[texture]
+      ((32, 32, 3), (32, 32, 1), 'star', 'rising_stripes')
     """
     shape, texture = cues(split, index, independent=independent)
     rng = np.random.default_rng((parameters.seed, _SPLIT_SEEDS[split], index))

@@ -68,10 +68,10 @@ class TinyImagenet(EmbeddedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         manual = pathlib.Path(dl_manager.manual_dir)
         candidates = (manual / f"{_ROOT}.zip", manual / _ROOT)
-        found = [path for path in candidates if path.exists()]
-        if not found:
+        existing = [path for path in candidates if path.exists()]
+        if not existing:
             raise FileNotFoundError(f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS} manual_dir is {manual}.")
-        archive = _Archive(found[0])
+        archive = _Archive(existing[0])
         wnids = archive.lines("wnids.txt")
         self.info.features["label"].names = wnids
         names = archive.names()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust.core.checks import check_that
 from jaxrobust.data import decode
 from jaxrobust.data.dataset_config import ResolvedConfig
 from jaxrobust.data.sources import Split
@@ -20,10 +21,10 @@ class HostTransform:
     difference: where all images have one size, it is applied at that size, before resizing.
 
     Attributes:
-        split: The split whose records are transformed.
-        augmentation: "none", "flip", "crop_flip" or "random_resized_crop".
-        image_size: Height and width of the result, in pixels.
-        resize_size: Length of the shorter side before the central crop, in pixels.
+      split: the split whose records are transformed.
+      augmentation: "none", "flip", "crop_flip" or "random_resized_crop".
+      image_size: height and width of the result, in pixels.
+      resize_size: length of the shorter side before the central crop, in pixels.
     """
 
     split: Split
@@ -42,17 +43,17 @@ class HostTransform:
         return cls(split, augmentation, config.image_size, resize_size)
 
     def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Transforms a record of `split`.
+        """Transform a record of `split`.
 
         Args:
-            record: What `split[index]` returned.
-            rng: Source of the augmentation's randomness.
+          record: what `split[index]` returned.
+          rng: source of the augmentation's randomness.
 
         Returns:
-            The record, "image" as uint8 (image_size, image_size, 3) and integers as int32.
+          the record, "image" as uint8 (image_size, image_size, 3) and integers as int32.
 
         Raises:
-            ValueError: The picture cannot be decoded.
+          ValueError: when the picture cannot be decoded.
         """
         if self.augmentation == "random_resized_crop":
             name = self.split.describe(record["index"])
@@ -75,15 +76,14 @@ class HostTransform:
 
     def base(self, record: dict[str, Any]) -> np.ndarray:
         """The picture at the size at which it is augmented; the same size for all of a split."""
-        image = decode.decode(record["image"], name=self.split.describe(record["index"]))
+        name, dataset = self.split.describe(record["index"]), self.split.dataset_name
+        image = decode.decode(record["image"], name=name)
         native = self.split.native_size
         if native is None:
             return decode.resize_and_center_crop(image, self.resize_size, self.image_size)
-        if image.shape != (native, native, 3):
-            raise ValueError(
-                f"Images of {self.split.dataset_name} must be {native} x {native} pixels, got "
-                f"{image.shape[0]} x {image.shape[1]} for {self.split.describe(record['index'])}."
-            )
+        got = f"{image.shape[0]} x {image.shape[1]} for {name}"
+        rule = f"be {native} x {native} pixels"
+        check_that(image.shape[:2] == (native, native), f"Images of {dataset}", rule, got)
         return image
 
     def sizes(self) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Which images of a split a classifier has right: clean, attacked, filtered, by their texture."""
 
 import functools
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, filters
 from jaxrobust.core import files, logs
+from jaxrobust.core.digests import digest
 from jaxrobust.core.pytrees import as_pytree
 from jaxrobust.data import pipeline
 
@@ -206,13 +206,8 @@ def split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndarr
 
 def _settings(classifier, dataset, attacked, swept, batch_size, split, key) -> str:
     """What the counts depend on, weights included, as one string."""
-    known = hashlib.sha256()
-    for leaf in jax.tree.leaves(classifier):
-        known.update(np.asarray(leaf).tobytes())
-    known.update(np.asarray(jax.random.key_data(key)).tobytes())
-    described = (dataset, attacked, swept, batch_size, split, jax.process_count())
-    known.update(repr(described).encode())
-    return known.hexdigest()
+    described = repr((dataset, attacked, swept, batch_size, split, jax.process_count()))
+    return digest(described, *jax.tree.leaves(classifier), jax.random.key_data(key))
 
 
 def _read_partial(partial_file, settings) -> tuple[dict, int]:

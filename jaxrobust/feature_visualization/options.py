@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.core.checks import check_count, check_number, is_concrete
+from jaxrobust.core.checks import check_count, check_number, check_that, check_type, is_concrete
+from jaxrobust.core.named import check_choice, check_options
 from jaxrobust.feature_visualization import parameterizations
 from jaxrobust.feature_visualization.parameterizations import Fourier, Pixel
 from jaxrobust.feature_visualization.transformations import check as check_transformations
@@ -71,31 +72,24 @@ def complete_options(
       (10, 30)
     """
     shape = check_image_shape(image_shape)
-    if style not in STYLES:
-        raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}.")
+    check_choice("style", style, STYLES)
     complete = dict(STYLES[style])
-    for name in options:
-        if name not in complete:
-            raise ValueError(
-                f"{name!r} is no option of maximize; expected some of {', '.join(complete)}."
-            )
+    check_options("maximize", options, complete)
     complete |= {name: value for name, value in options.items() if value is not None}
     if complete["transformations"] is standard_transformations:
         complete["transformations"] = standard_transformations(shape)
     complete["transformations"] = check_transformations(complete["transformations"])
     complete["parameterization"] = parameterizations.get(complete["parameterization"])
     objective = complete["objective"]
-    if not callable(objective) and objective not in OBJECTIVES:
-        raise ValueError(
-            f"objective must be a function or one of {', '.join(OBJECTIVES)}, got {objective!r}."
-        )
+    exists = callable(objective) or objective in OBJECTIVES
+    rule = f"be a function or one of {', '.join(OBJECTIVES)}"
+    check_that(exists, "objective", rule, repr(objective))
     if is_concrete(complete["steps"]):
         check_count("steps", complete["steps"])
     for name in ("learning_rate", "weight_decay"):
         check_number(name, complete[name])
     for name in ("objective", "parameterization", "transformations"):
-        if not isinstance(complete[name], Hashable):
-            raise TypeError(f"{name} must be hashable, got a {type(complete[name]).__name__}.")
+        check_type(name, complete[name], Hashable, "be hashable")
     return complete
 
 
@@ -103,10 +97,7 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int]:
     """(h, w, c) as plain integers; ValueError when it is no such thing."""
     sizes = tuple(image_shape) if isinstance(image_shape, Sequence | np.ndarray) else (image_shape,)
     whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes)
-    if len(sizes) != 3 or not whole or min(sizes) < 1:
-        raise ValueError(
-            "image_shape must be (height, width, channels), whole numbers of at least 1, "
-            f"got {image_shape!r}."
-        )
+    rule = "be (height, width, channels), whole numbers of at least 1"
+    check_that(len(sizes) == 3 and whole and min(sizes) > 0, "image_shape", rule, repr(image_shape))
     height, width, channels = map(int, sizes)
     return height, width, channels

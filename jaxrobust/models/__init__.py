@@ -1,7 +1,6 @@
 """The classifiers of the project by name, and a user's own by import path."""
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrobust.core.checks import check_count, check_that
+from jaxrobust.core.named import check_choice, did_you_mean
 from jaxrobust.models import alexnet, late_fusion, layers, resnet, vgg
 
 __all__ = ["alexnet", "create", "late_fusion", "layers", "names", "resnet", "vgg"]
@@ -35,6 +36,7 @@ for _depth in (11, 13, 16, 19):
 
 # Fields that every caller may pass and a user's own module need not have.
 _OPTIONAL = ("mean", "std", "dtype")
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 _COUNTS = ("num_classes", "width", "hidden", "widening", "stem_stride")
 
 
@@ -50,32 +52,32 @@ def names() -> tuple[str, ...]:
 
 
 def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
-    """Creates a network.
+    """Create a network.
 
     Args:
-        name: One of `names()`, or "package.module:Class" for a Linen module of your own whose
-            `__call__(images, *, train)` takes images (n, height, width, channels) in [0, 1].
-        num_classes: Number of logits; None makes a network that returns the features before its
-            classifier.
-        **fields: Further attributes of the module, such as `width`, `mean`, `std` or `dtype`. A
-            module of your own is not given the last three unless it declares them. `dtype` may be
-            a name, or "auto": bfloat16 on TPU and GPU, float32 on CPU. The `backbones` of
-            "late_fusion" are dicts of what this function takes; its `dtype` is for all of them.
+      name: one of `names()`, or "package.module:Class" for a Linen module of your own whose
+        `__call__(images, *, train)` takes images (n, height, width, channels) in [0, 1].
+      num_classes: number of logits; None makes a network that returns the features before its
+        classifier.
+      **fields: further attributes of the module, such as `width`, `mean`, `std` or `dtype`. A
+        module of your own is not given the last three unless it declares them. `dtype` may be a
+        name, or "auto": bfloat16 on TPU and GPU, float32 on CPU. The `backbones` of "late_fusion"
+        are dicts of what this function takes; its `dtype` is for all of them.
 
     Returns:
-        The Linen module, without parameters.
+      the Linen module, without parameters.
 
     Raises:
-        ValueError: If the name, the number of classes or a field is unknown or impossible.
-        TypeError: If the import path names something that is not a Linen module class.
+      ValueError: when the name, the number of classes or a field is unknown or impossible.
+      TypeError: when the import path names something that is not a Linen module class.
 
     Example:
-        >>> create("resnet8_small", num_classes=10, width=8).width
-        8
+      >>> create("resnet8_small", num_classes=10, width=8).width
+      8
     """
     for field, value in {"num_classes": num_classes, **fields}.items():
-        if field in _COUNTS and value is not None and (int(value) != value or value < 1):
-            raise ValueError(f"{field} must be a positive integer, got {value}.")
+        if field in _COUNTS and value is not None:
+            check_count(field, value)
     if name == "late_fusion":
         fields["backbones"] = _create_backbones(fields.get("backbones"), fields.pop("dtype", None))
     fields = {key: _hashable(value) for key, value in fields.items()}
@@ -84,20 +86,16 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
     if ":" in name:
         module: Callable[..., nn.Module] = _import_module_class(name)
         allowed = _fields(module)
-        if "num_classes" not in allowed:
-            raise ValueError(
-                f"Model {name!r} must declare the field num_classes, its fields are "
-                f"{', '.join(allowed)}."
-            )
-        fields = {k: v for k, v in fields.items() if k in allowed or k not in _OPTIONAL}
+        rule = "declare the field num_classes"
+        check_that("num_classes" in allowed, f"Model {name!r}", rule, ", ".join(allowed))
+        fields = {key: fields[key] for key in fields if key in allowed or key not in _OPTIONAL}
     elif name in _REGISTRY:
         module = _REGISTRY[name]
         allowed = _fields(module)
     else:
-        near = difflib.get_close_matches(name, names())
-        hint = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(names())}"
+        hint = did_you_mean(name, names()) or f", known are {', '.join(names())}"
         raise ValueError(
-            f'Unknown model {name!r}, {hint} (your own is named "package.module:Class").'
+            f'Unknown model {name!r}{hint} (your own is named "package.module:Class").'
         )
     unknown = sorted(set(fields) - set(allowed))
     if unknown:
@@ -109,40 +107,39 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
 
 
 def _create_backbones(chosen: Any, dtype: Any) -> tuple[nn.Module, ...]:
-    if not chosen or not all(isinstance(one, Mapping) and "name" in one for one in chosen):
-        raise ValueError(
-            f"backbones must hold the name and fields of at least one network, got {chosen!r}."
-        )
+    described = [isinstance(fields, Mapping) and "name" in fields for fields in chosen or ()]
+    rule = "hold the name and fields of at least one network"
+    check_that(described and all(described), "backbones", rule, repr(chosen))
     common = {"num_classes": None} | ({} if dtype is None else {"dtype": dtype})
-    return tuple(create(**{**one, **common}) for one in chosen)
+    return tuple(create(**{**fields, **common}) for fields in chosen)
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def _compute_dtype(dtype: Any) -> Any:
     if dtype == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-    if isinstance(dtype, str) and dtype not in known:
-        raise ValueError(f"dtype must be auto or one of {', '.join(known)}, got {dtype!r}.")
-    return known.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if not isinstance(dtype, str):
+        return dtype
+    check_choice("dtype", dtype, ("auto", *_DTYPES))
+    return _DTYPES[dtype]
 
 
 def _fields(module: Callable[..., nn.Module]) -> tuple[str, ...]:
     fixed = module.args if isinstance(module, partial) else ()
     module_class: Any = module.func if isinstance(module, partial) else module
-    declared = [f.name for f in dataclasses.fields(module_class) if f.init]
-    return tuple(f for f in declared[len(fixed) :] if f not in ("parent", "name"))
+    declared = [field.name for field in dataclasses.fields(module_class) if field.init]
+    return tuple(name for name in declared[len(fixed) :] if name not in ("parent", "name"))
 
 
 def _import_module_class(path: str) -> type[nn.Module]:
     package, _, attribute = path.partition(":")
     try:
-        found = getattr(importlib.import_module(package), attribute)
+        named = getattr(importlib.import_module(package), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"Cannot import the model {path!r}: {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise TypeError(f"{path!r} must name a flax.linen.Module class, got {found!r}.")
-    return found
+    is_module = isinstance(named, type) and issubclass(named, nn.Module)
+    check_that(is_module, repr(path), "name a flax.linen.Module class", repr(named), TypeError)
+    return named

@@ -1,7 +1,7 @@
 """AlexNet in the "one weird trick" widths (Krizhevsky 2014), by default with batch normalisation.
 
 References:
-    https://arxiv.org/abs/1404.5997
+  https://arxiv.org/abs/1404.5997
 """
 
 from functools import partial
@@ -20,17 +20,17 @@ class AlexNet(nn.Module):
     """Five convolutions, each with bias, and three dense layers.
 
     Attributes:
-        small_images: 3x3 convolutions of stride 1 and 2x2 max-pools throughout (for about 32
-            pixels) instead of the 11x11 stem of stride 4, which needs 63 pixels.
-        batch_norm: Whether batch normalisation follows each convolution; torchvision's has none.
-        width: Channels of the first convolution; the others have 3, 6, 4 and 4 times as many.
-        hidden: Units of the two hidden dense layers.
-        dropout: Rate of the dropout before each of them.
-        num_classes: Number of logits; None returns the last hidden layer instead.
-        mean: Mean of each channel, subtracted inside the network.
-        std: Standard deviation of each channel, divided by inside the network.
-        dtype: Compute dtype; the parameters and the result are float32.
-        batch_statistics_axis: See `layers.BatchNorm`.
+      small_images: 3x3 convolutions of stride 1 and 2x2 max-pools throughout (for about 32 pixels)
+        instead of the 11x11 stem of stride 4, which needs 63 pixels.
+      batch_norm: whether batch normalisation follows each convolution; torchvision's has none.
+      width: channels of the first convolution; the others have 3, 6, 4 and 4 times as many.
+      hidden: units of the two hidden dense layers.
+      dropout: rate of the dropout before each of them.
+      num_classes: number of logits; None returns the last hidden layer instead.
+      mean: mean of each channel, subtracted inside the network.
+      std: standard deviation of each channel, divided by inside the network.
+      dtype: compute dtype; the parameters and the result are float32.
+      batch_statistics_axis: see `layers.BatchNorm`.
     """
 
     small_images: bool = False
@@ -46,7 +46,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
+        """Compute logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
 
         With `train=True` the rng `dropout` must be given, and with `batch_norm` the collection
         `batch_stats` be mutable.

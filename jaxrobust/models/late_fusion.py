@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrobust.classifier import Classifier
-from jaxrobust.core.checks import check_count, check_key, is_concrete
+from jaxrobust.core.checks import check_count, check_key, check_that, check_type, is_concrete
 from jaxrobust.models import layers
 
 Array = jax.Array
@@ -25,11 +25,11 @@ class LateFusion(nn.Module):
     """Several networks side by side under one linear classifier, on images in [0, 1].
 
     Attributes:
-        backbones: Networks that return features (n, features), made with `num_classes=None`. Their
-            parameters stand under "backbones_0", "backbones_1", …, the classifier's under "fc".
-        num_classes: Number of logits; None returns the joined features instead.
-        frozen: Whether only the classifier is trained: the backbones stay in inference mode, so
-            running statistics do not move either and nothing is dropped out.
+      backbones: networks that return features (n, features), made with `num_classes=None`. Their
+        parameters stand under "backbones_0", "backbones_1", …, the classifier's under "fc".
+      num_classes: number of logits; None returns the joined features instead.
+      frozen: whether only the classifier is trained: the backbones stay in inference mode, so
+        running statistics do not move either and nothing is dropped out.
     """
 
     backbones: tuple[nn.Module, ...]
@@ -60,7 +60,7 @@ class LateFusion(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
+        """Compute logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
 
         With `train=True` the collection `batch_stats` must be mutable, and backbones that drop out
         need the rng `dropout`.
@@ -84,7 +84,7 @@ def fuse(
     allow_same: bool = False,
     image_shape: Sequence[int] = (224, 224, 3),
 ) -> Classifier:
-    """Joins trained classifiers at their last layer, under one new linear classifier.
+    """Join trained classifiers at their last layer, under one new linear classifier.
 
     The features that enter each classifier's last layer are joined to one vector; the old last
     layers are left out. The result is a `Classifier` like any other: attacks, saliency maps and
@@ -92,34 +92,34 @@ def fuse(
     names: see `jaxrobust.training.fine_tuning`.)
 
     Args:
-        backbones: One or more classifiers, of any architectures, that normalise images alike.
-        num_classes: Number of new classes.
-        key: Of the new classifier's weights.
-        frozen: Whether training leaves the backbones as they are.
-        allow_same: Allows the same weights twice.
-        image_shape: (height, width, channels) of an image that all backbones can take. It only
-            serves to find out which of their parameters come before the last layer.
+      backbones: one or more classifiers, of any architectures, that normalise images alike.
+      num_classes: number of new classes.
+      key: of the new classifier's weights.
+      frozen: whether training leaves the backbones as they are.
+      allow_same: allows the same weights twice.
+      image_shape: (height, width, channels) of an image that all backbones can take. It only serves
+        to find out which of their parameters come before the last layer.
 
     Returns:
-        The fused classifier; the backbones' arrays are those that were handed in.
+      the fused classifier; the backbones' arrays are those that were handed in.
 
     Raises:
-        TypeError: A backbone is not a `Classifier`.
-        ValueError: There is none; a model cannot leave out its last layer; two normalise
-            differently; or two have the same weights and `allow_same` is not set.
+      TypeError: when a backbone is not a `Classifier`.
+      ValueError: when there is none; a model cannot leave out its last layer; two normalise
+        differently; or two have the same weights and `allow_same` is not set.
 
     References:
-        Itazuri et al. 2019, What do adversarially robust models look at?, section 4.2.
+      Itazuri et al. 2019, What do adversarially robust models look at?, section 4.2.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxrobust import Classifier, models
-        >>> from jaxrobust.models import late_fusion
-        >>> model = models.create("resnet8_small", num_classes=10, width=4)
-        >>> std, adv = (Classifier.init(jax.random.key(k), model, (32, 32, 3)) for k in (0, 1))
-        >>> fused = late_fusion.fuse([std, adv], num_classes=3, key=jax.random.key(2))
-        >>> fused(jnp.zeros((32, 32, 3))).shape
-        (3,)
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import Classifier, models
+      >>> from jaxrobust.models import late_fusion
+      >>> model = models.create("resnet8_small", num_classes=10, width=4)
+      >>> std, adv = (Classifier.init(jax.random.key(k), model, (32, 32, 3)) for k in (0, 1))
+      >>> fused = late_fusion.fuse([std, adv], num_classes=3, key=jax.random.key(2))
+      >>> fused(jnp.zeros((32, 32, 3))).shape
+      (3,)
     """
     check_count("num_classes", num_classes)
     check_key(key, None)
@@ -135,18 +135,12 @@ def fuse(
 
 
 def _check_classifiers(backbones: Any) -> None:
-    if not isinstance(backbones, Sequence):
-        raise TypeError(
-            f"backbones must be a list of Classifiers, got a {type(backbones).__name__}."
-        )
-    if not backbones:
-        raise ValueError("backbones must hold at least one classifier, got none.")
+    check_type("backbones", backbones, Sequence, "be a list of Classifiers")
+    check_that(backbones, "backbones", "hold at least one classifier", "none")
     for position, backbone in enumerate(backbones):
-        if not isinstance(backbone, Classifier):
-            raise TypeError(
-                "backbones must be Classifiers of Linen models, "
-                f"got a {type(backbone).__name__} at position {position}."
-            )
+        got = f"a {type(backbone).__name__} at position {position}"
+        rule = "be Classifiers of Linen models"
+        check_that(isinstance(backbone, Classifier), "backbones", rule, got, TypeError)
 
 
 def check_normalization(models: Sequence[nn.Module]) -> None:
@@ -156,15 +150,15 @@ def check_normalization(models: Sequence[nn.Module]) -> None:
     ranges show it in how they normalise.
 
     Raises:
-        ValueError: Two differ.
+      ValueError: when two differ.
     """
-    known = [_normalization(model) for model in models]
-    for position, other in enumerate(known):
-        if other != known[0]:
+    normalizations = [_normalization(model) for model in models]
+    for position, (mean, std) in enumerate(normalizations):
+        if (mean, std) != normalizations[0]:
             raise ValueError(
                 "backbones must normalise images alike, got mean "
-                f"{known[0][0]} and std {known[0][1]} at position 0 and "
-                f"mean {other[0]} and std {other[1]} at position {position}."
+                f"{normalizations[0][0]} and std {normalizations[0][1]} at position 0 and "
+                f"mean {mean} and std {std} at position {position}."
             )
 
 
@@ -172,12 +166,12 @@ def without_classifier(backbone: Classifier, image_shape: Sequence[int]) -> Clas
     """The features before a classifier's last layer: the same weights without that layer's.
 
     Args:
-        backbone: The classifier.
-        image_shape: As for `fuse`.
+      backbone: the classifier.
+      image_shape: as for `fuse`.
 
     Raises:
-        ValueError: Its model does not return features when `num_classes` is None, or needs
-            parameters that it does not have.
+      ValueError: when its model does not return features when `num_classes` is None, or needs
+        parameters that it does not have.
     """
     model = _headless(backbone.model)
     try:
@@ -193,15 +187,15 @@ def without_classifier(backbone: Classifier, image_shape: Sequence[int]) -> Clas
     flat = dict(jax.tree.leaves_with_path(backbone.variables))
 
     def pick(path, shape):
-        found = flat.get(path)
-        if found is None or found.shape != shape.shape:
-            got = "none" if found is None else f"shape {found.shape}"
+        array = flat.get(path)
+        if array is None or array.shape != shape.shape:
+            got = "none" if array is None else f"shape {array.shape}"
             raise ValueError(
                 f"{type(model).__name__} without its classifier, for images of shape "
                 f"{tuple(image_shape)}, must have only parameters that it has with it, got {got} "
                 f"for {jax.tree_util.keystr(path)} of shape {shape.shape}; is image_shape its own?"
             )
-        return found
+        return array
 
     return Classifier(model, jax.tree.map_with_path(pick, shapes))
 
@@ -210,8 +204,8 @@ def with_backbones(variables: Any, backbones: Sequence[Classifier]) -> dict[str,
     """A fused network's variables with the weights of its backbones put in their places.
 
     Args:
-        variables: Of a `LateFusion`, with its "fc".
-        backbones: What `without_classifier` returned, in the order of the network's.
+      variables: of a `LateFusion`, with its "fc".
+      backbones: what `without_classifier` returned, in the order of the network's.
     """
     joined = {name: dict(collection) for name, collection in variables.items()}
     for index, backbone in enumerate(backbones):
@@ -234,11 +228,8 @@ def _headless(model: nn.Module) -> nn.Module:
 def _feature_count(backbone: Classifier, image_shape: Sequence[int]) -> int:
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shape = jax.eval_shape(lambda classifier, images: classifier(images), backbone, images).shape
-    if len(shape) != 2:
-        raise ValueError(
-            f"{type(backbone.model).__name__} must return features (n, features) when num_classes "
-            f"is None, got shape {shape}."
-        )
+    rule = "return features (n, features) when num_classes is None"
+    check_that(len(shape) == 2, type(backbone.model).__name__, rule, f"shape {shape}")
     return shape[1]
 
 
@@ -254,20 +245,22 @@ def check_different(backbones: Sequence[Classifier]) -> None:
     """That no two backbones, without their classifiers, have the same weights.
 
     Raises:
-        ValueError: Two have.
+      ValueError: when two have.
     """
     for position, backbone in enumerate(backbones):
         for earlier in range(position):
-            if _same(backbones[earlier], backbone):
+            if _have_same_weights(backbones[earlier], backbone):
                 raise ValueError(
                     f"backbones must be different trainings, got the same weights at positions "
                     f"{earlier} and {position}; allow_same=True takes them all the same."
                 )
 
 
-def _same(one: Classifier, other: Classifier) -> bool:
+def _have_same_weights(first: Classifier, second: Classifier) -> bool:
     """Whether two have the same weights, in whatever dtype they compute."""
-    flat, others = (dict(jax.tree.leaves_with_path(each.variables)) for each in (one, other))
-    if flat.keys() != others.keys() or not is_concrete([*flat.values(), *others.values()]):
+    left, right = (
+        dict(jax.tree.leaves_with_path(classifier.variables)) for classifier in (first, second)
+    )
+    if left.keys() != right.keys() or not is_concrete([*left.values(), *right.values()]):
         return False
-    return all(np.array_equal(leaf, others[path]) for path, leaf in flat.items())
+    return all(np.array_equal(leaf, right[path]) for path, leaf in left.items())

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxrobust.core import folding
+from jaxrobust.core.checks import check_that
 
 Array = jax.Array
 Pair = int | tuple[int, int]
@@ -23,8 +24,8 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 def _pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(pair) != 2 or any(int(v) != v or v < minimum for v in pair):
-        raise ValueError(f"{name} must be an integer or a pair, at least {minimum}, got {value}.")
+    fits = len(pair) == 2 and all(int(number) == number >= minimum for number in pair)
+    check_that(fits, name, f"be an integer or a pair, at least {minimum}", value)
     return int(pair[0]), int(pair[1])
 
 
@@ -68,14 +69,14 @@ def convolve(
     """Convolution (cross-correlation) of images with a kernel.
 
     Args:
-        images: (n, height, width, channels).
-        kernel: (kernel height, kernel width, channels / groups, features), of the images' dtype.
-        stride: Step in pixels.
-        padding: Zeros added on either side, as PyTorch counts them.
-        groups: Number of groups of channels that are convolved apart.
+      images: (n, height, width, channels).
+      kernel: (kernel height, kernel width, channels / groups, features), of the images' dtype.
+      stride: step in pixels.
+      padding: zeros added on either side, as PyTorch counts them.
+      groups: number of groups of channels that are convolved apart.
 
     Returns:
-        (n, height', width', features).
+      (n, height', width', features).
     """
     stride, padding = _pair("stride", stride, 1), _pair("padding", padding, 0)
     for axis in range(2):
@@ -96,14 +97,14 @@ class Convolution(nn.Module):
     """2-D convolution with PyTorch's padding; parameters `kernel` (HWIO) and `bias`.
 
     Attributes:
-        features: Number of output channels.
-        kernel_size: Height and width of the kernel.
-        stride: Step in pixels.
-        padding: Zeros added on either side.
-        groups: Number of groups of channels that are convolved apart.
-        use_bias: Whether a bias is added.
-        dtype: Compute dtype; the parameters stay float32.
-        kernel_init: Initialiser of the kernel. The bias is initialised as PyTorch does.
+      features: number of output channels.
+      kernel_size: height and width of the kernel.
+      stride: step in pixels.
+      padding: zeros added on either side.
+      groups: number of groups of channels that are convolved apart.
+      use_bias: whether a bias is added.
+      dtype: compute dtype; the parameters stay float32.
+      kernel_init: initialiser of the kernel. The bias is initialised as PyTorch does.
     """
 
     features: int
@@ -119,11 +120,9 @@ class Convolution(nn.Module):
     def __call__(self, images: Array, affine: tuple[Array, Array] | None = None) -> Array:
         """The convolution of (n, h, w, c); `affine`, two of (features,), scales and shifts it."""
         channels = images.shape[-1]
-        if channels % self.groups or self.features % self.groups:
-            raise ValueError(
-                f"groups must divide the {channels} input and {self.features} output channels, "
-                f"got {self.groups}."
-            )
+        remainders = channels % self.groups, self.features % self.groups
+        rule = f"divide the {channels} input and {self.features} output channels"
+        check_that(remainders == (0, 0), "groups", rule, self.groups)
         size = _pair("kernel_size", self.kernel_size, 1)
         shape = (*size, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -148,8 +147,8 @@ class Dense(nn.Module):
     """Fully connected layer initialised as PyTorch's; parameters `kernel` (in, out) and `bias`.
 
     Attributes:
-        features: Number of outputs.
-        dtype: Compute dtype; the parameters stay float32.
+      features: number of outputs.
+      dtype: compute dtype; the parameters stay float32.
     """
 
     features: int
@@ -173,12 +172,12 @@ class BatchNorm(nn.Module):
     variance that normalises a batch is the biased one, as in PyTorch.
 
     Attributes:
-        dtype: Dtype of the result.
-        momentum: Share of the running statistics that an update keeps (1 minus PyTorch's).
-        epsilon: Added to the variance.
-        batch_statistics_axis: When set, evaluation mode normalises with the statistics of the
-            current batch over this named axis of an enclosing `jax.vmap` (and over the batch
-            handed in), and updates nothing. The result for an image then depends on the others.
+      dtype: dtype of the result.
+      momentum: share of the running statistics that an update keeps (1 minus PyTorch's).
+      epsilon: added to the variance.
+      batch_statistics_axis: when set, evaluation mode normalises with the statistics of the current
+        batch over this named axis of an enclosing `jax.vmap` (and over the batch handed in), and
+        updates nothing. The result for an image then depends on the others.
     """
 
     dtype: Any = jnp.float32
@@ -227,8 +226,8 @@ class BatchNorm(nn.Module):
     def running_affine(self) -> tuple[Array, Array]:
         """What evaluation mode multiplies by and adds, (features,) each; of initialised modules."""
         names = {"mean": "batch_stats", "var": "batch_stats", "scale": "params", "bias": "params"}
-        held: dict[str, Any] = {n: self.get_variable(where, n) for n, where in names.items()}
-        return self._affine(**held)
+        values: dict[str, Any] = {n: self.get_variable(where, n) for n, where in names.items()}
+        return self._affine(**values)
 
 
 def convolve_and_normalize(
@@ -245,20 +244,20 @@ def max_pool(images: Array, size: int, *, stride: int | None = None, padding: in
     """Maximum over windows, as PyTorch's `max_pool2d`.
 
     Args:
-        images: (n, height, width, channels).
-        size: Side of the square window in pixels.
-        stride: Step in pixels; the window's side by default.
-        padding: Border on either side that never wins; at most half the window.
+      images: (n, height, width, channels).
+      size: side of the square window in pixels.
+      stride: step in pixels; the window's side by default.
+      padding: border on either side that never wins; at most half the window.
 
     Returns:
-        (n, height', width', channels). The gradient goes to the first of equal elements.
+      (n, height', width', channels). The gradient goes to the first of equal elements.
 
     Raises:
-        ValueError: If the padding is more than half the window, or the images are too small.
+      ValueError: when the padding is more than half the window, or the images are too small.
     """
     stride = size if stride is None else stride
-    if not 0 <= 2 * padding <= size:
-        raise ValueError(f"padding must be between 0 and half the size {size}, got {padding}.")
+    rule = f"be between 0 and half the size {size}"
+    check_that(0 <= 2 * padding <= size, "padding", rule, padding)
     for side in images.shape[1:3]:
         _output_size(side, size, stride, padding, "max-pool")
     return nn.max_pool(images, (size, size), (stride, stride), [(padding, padding)] * 2)
@@ -268,11 +267,11 @@ def adaptive_average_pool(images: Array, size: Pair) -> Array:
     """Average over a fixed number of windows, as PyTorch's `adaptive_avg_pool2d`.
 
     Args:
-        images: (n, height, width, channels), of any size (smaller than `size` too).
-        size: Number of windows down and across.
+      images: (n, height, width, channels), of any size (smaller than `size` too).
+      size: number of windows down and across.
 
     Returns:
-        (n, size, size, channels); window i covers rows floor(i h / s) to ceil((i + 1) h / s).
+      (n, size, size, channels); window i covers rows floor(i h / s) to ceil((i + 1) h / s).
     """
     size = _pair("size", size, 1)
     if size == (1, 1):
@@ -297,29 +296,28 @@ def _averaging_matrix(side: int, windows: int) -> np.ndarray:
 def normalize(
     images: Array, mean: Sequence[float], std: Sequence[float], dtype: Any = jnp.float32
 ) -> Array:
-    """Subtracts the mean and divides by the standard deviation, then casts.
+    """Subtract the mean, divide by the standard deviation and cast.
 
     Args:
-        images: (n, height, width, channels), floating point in [0, 1].
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-        dtype: Dtype of the result; the arithmetic itself is at least float32.
+      images: (n, height, width, channels), floating point in [0, 1].
+      mean: mean of each channel.
+      std: standard deviation of each channel.
+      dtype: dtype of the result; the arithmetic itself is at least float32.
 
     Returns:
-        The normalised images, of `dtype`.
+      the normalised images, of `dtype`.
 
     Raises:
-        ValueError: If the images are not a batch with as many channels as there are means.
-        TypeError: If the images are not floating point.
+      ValueError: when the images are not a batch with as many channels as there are means.
+      TypeError: when the images are not floating point.
     """
-    if len(mean) != len(std):
-        raise ValueError(f"mean and std must have one length, got {len(mean)} and {len(std)}.")
-    if images.ndim != 4 or images.shape[-1] != len(mean):
-        raise ValueError(
-            f"images must have shape (n, height, width, {len(mean)}), got {images.shape}."
-        )
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}.")
+    lengths = f"{len(mean)} and {len(std)}"
+    check_that(len(mean) == len(std), "mean and std", "have one length", lengths)
+    fits = images.ndim == 4 and images.shape[-1] == len(mean)
+    rule = f"have shape (n, height, width, {len(mean)})"
+    check_that(fits, "images", rule, images.shape)
+    floating = jnp.issubdtype(images.dtype, jnp.floating)
+    check_that(floating, "images", "be floating point in [0, 1]", images.dtype, TypeError)
     compute = jnp.promote_types(jnp.float32, dtype)
     centered = images.astype(compute) - jnp.asarray(mean, compute)
     return (centered / jnp.asarray(std, compute)).astype(dtype)

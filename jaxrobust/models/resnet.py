@@ -1,7 +1,7 @@
 """Residual networks (He et al. 2016), with the stride in the 3x3 convolution as in torchvision.
 
 References:
-    https://arxiv.org/abs/1512.03385
+  https://arxiv.org/abs/1512.03385
 """
 
 from functools import partial
@@ -44,12 +44,12 @@ class ResidualBlock(nn.Module):
     """A basic block (two 3x3 convolutions) or a bottleneck (1x1, 3x3, 1x1).
 
     Attributes:
-        width: Channels inside the block.
-        features: Channels that leave it.
-        stride: Stride of the block's first 3x3 convolution.
-        bottleneck: Whether it is a bottleneck.
-        dtype: Compute dtype.
-        batch_statistics_axis: See `layers.BatchNorm`.
+      width: channels inside the block.
+      features: channels that leave it.
+      stride: stride of the block's first 3x3 convolution.
+      bottleneck: whether it is a bottleneck.
+      dtype: compute dtype.
+      batch_statistics_axis: see `layers.BatchNorm`.
     """
 
     width: int
@@ -95,20 +95,20 @@ class ResNet(nn.Module):
     """A residual network on images in [0, 1].
 
     Attributes:
-        stage_sizes: Blocks in each stage; each stage after the first halves the resolution.
-        bottleneck: Bottlenecks instead of basic blocks.
-        small_images: A 3x3 stem of stride 1 without max-pool (for about 32 pixels) instead of the
-            7x7 stem of stride 2 with one.
-        stem_stride: Stride of the stem instead of these; 2 with `small_images` makes a network of
-            about a quarter of the cost.
-        width: Channels of the stem and the first stage; each stage doubles them.
-        widening: Factor on the channels of the bottlenecks' 3x3 convolutions (2 makes a
-            Wide ResNet-50-2 of a ResNet-50), or on all channels after the stem of basic blocks.
-        num_classes: Number of logits; None returns the pooled features instead.
-        mean: Mean of each channel, subtracted inside the network.
-        std: Standard deviation of each channel, divided by inside the network.
-        dtype: Compute dtype; the parameters and the result are float32.
-        batch_statistics_axis: See `layers.BatchNorm`.
+      stage_sizes: blocks in each stage; each stage after the first halves the resolution.
+      bottleneck: bottlenecks instead of basic blocks.
+      small_images: a 3x3 stem of stride 1 without max-pool (for about 32 pixels) instead of the 7x7
+        stem of stride 2 with one.
+      stem_stride: stride of the stem instead of these; 2 with `small_images` makes a network of
+        about a quarter of the cost.
+      width: channels of the stem and the first stage; each stage doubles them.
+      widening: factor on the channels of the bottlenecks' 3x3 convolutions (2 makes a Wide
+        ResNet-50-2 of a ResNet-50), or on all channels after the stem of basic blocks.
+      num_classes: number of logits; None returns the pooled features instead.
+      mean: mean of each channel, subtracted inside the network.
+      std: standard deviation of each channel, divided by inside the network.
+      dtype: compute dtype; the parameters and the result are float32.
+      batch_statistics_axis: see `layers.BatchNorm`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -125,7 +125,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
+        """Compute logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
 
         With `train=True` the collection `batch_stats` must be mutable.
         """

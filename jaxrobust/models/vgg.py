@@ -1,7 +1,7 @@
 """VGG (Simonyan & Zisserman 2015), with or without batch normalisation, as in torchvision.
 
 References:
-    https://arxiv.org/abs/1409.1556
+  https://arxiv.org/abs/1409.1556
 """
 
 from functools import partial
@@ -23,18 +23,18 @@ class VGG(nn.Module):
     normalisations bn1_1, …, the dense layers fc6, fc7 and fc8.
 
     Attributes:
-        convolutions: Number of convolutions in each stage.
-        small_images: Whether the last stage is averaged over the whole picture, for about 32 pixels
-            (where one pixel of it is left), instead of over a grid of 7x7 windows.
-        batch_norm: Whether batch normalisation follows each convolution.
-        width: Channels of the first stage; the others have 2, 4, 8 and 8 times as many.
-        hidden: Units of the two hidden dense layers.
-        dropout: Rate of the dropout after each of them.
-        num_classes: Number of logits; None returns the last hidden layer instead.
-        mean: Mean of each channel, subtracted inside the network.
-        std: Standard deviation of each channel, divided by inside the network.
-        dtype: Compute dtype; the parameters and the result are float32.
-        batch_statistics_axis: See `layers.BatchNorm`.
+      convolutions: number of convolutions in each stage.
+      small_images: whether the last stage is averaged over the whole picture, for about 32 pixels
+        (where one pixel of it is left), instead of over a grid of 7x7 windows.
+      batch_norm: whether batch normalisation follows each convolution.
+      width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
+      hidden: units of the two hidden dense layers.
+      dropout: rate of the dropout after each of them.
+      num_classes: number of logits; None returns the last hidden layer instead.
+      mean: mean of each channel, subtracted inside the network.
+      std: standard deviation of each channel, divided by inside the network.
+      dtype: compute dtype; the parameters and the result are float32.
+      batch_statistics_axis: see `layers.BatchNorm`.
     """
 
     convolutions: tuple[int, ...]
@@ -51,7 +51,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
+        """Compute logits (n, num_classes) of images (n, height, width, channels) in [0, 1].
 
         Height and width must be at least 32. With `train=True` the rng `dropout` must be given, and
         with `batch_norm` the collection `batch_stats` be mutable.

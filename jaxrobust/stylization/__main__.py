@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: dict[str, Any]) -> str:
     """Run a command; what to say at its end."""
     from jaxrobust import stylization
+    from jaxrobust.core.checks import check_that
     from jaxrobust.data.dataset_config import DatasetConfig
     from jaxrobust.stylization.weights import check_decoder
     from jaxrobust.training import checkpoints
@@ -105,10 +106,8 @@ def _run(options: dict[str, Any]) -> str:
     command = options.pop("command")
     encoder_path, layer = options.pop("encoder"), options.pop("layer")
     name, path, styles = options.pop("dataset"), options.pop("path"), options.pop("styles")
-    if (name is None) == (path is None):
-        raise ValueError(
-            f"exactly one of --dataset and --path must be given, got {name!r} and {path!r}."
-        )
+    exactly_one, given = (name is None) != (path is None), f"{name!r} and {path!r}"
+    check_that(exactly_one, "exactly one of --dataset and --path", "be given", given)
     fields = [field.name for field in dataclasses.fields(DatasetConfig)]
     corrupt_images = options.pop("corrupt_images")
     dataset_config = DatasetConfig(

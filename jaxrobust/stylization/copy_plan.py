@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,14 @@ import simplejpeg
 from absl import logging
 
 from jaxrobust.core import files
+from jaxrobust.core.checks import check_that
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import decode, sources
-from jaxrobust.data.image_folder import ImageFolder, find_split, inspect_picture
+from jaxrobust.data.image_folder import ImageFolder, find_split, inspect_pictures
 from jaxrobust.data.transforms import HostTransform
 from jaxrobust.stylization.styles import LEAST_SIZE, StyleFolder, Styles
+
+_LARGE_ENOUGH = f"be at least {LEAST_SIZE} x {LEAST_SIZE} pixels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,8 @@ class CopyPlan:
         if self.file_names is not None:
             source["image"] = decode.decode(source["image"], name=self.split.describe(index))
             height, width = source["image"].shape[:2]
-            if min(height, width) < LEAST_SIZE:
-                raise ValueError(
-                    f"Pictures must be at least {LEAST_SIZE} x {LEAST_SIZE} pixels, got "
-                    f"{height} x {width} for {self.split.describe(index)}."
-                )
+            got = f"{height} x {width} for {self.split.describe(index)}"
+            check_that(min(height, width) >= LEAST_SIZE, "Pictures", _LARGE_ENOUGH, got)
         content = self.transform.base(source)
         content = decode.resize_and_center_crop(content, *self.transform.sizes())
         # Its own generator for each picture: whatever is skipped, the others stay as they are.
@@ -99,50 +97,41 @@ class CopyPlan:
         return content, style, record
 
     def write(self, name: str, picture: np.ndarray) -> None:
-        """Write one picture under a temporary name, then rename."""
-        path = self.incomplete / name
-        path.parent.mkdir(parents=True, exist_ok=True)  # folders within a class's
-        temporary = path.with_name(f".{path.name}.tmp")
+        """Write one picture, whole or not at all."""
         if self.file_format == "png":
             encoded = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
         else:
             encoded = simplejpeg.encode_jpeg(picture, quality=95, colorsubsampling="444")
-        temporary.write_bytes(encoded)
-        temporary.replace(path)
+        with files.written_whole(self.incomplete / name) as temporary:
+            temporary.write_bytes(encoded)
 
     def prepare_output(self, settings: dict[str, Any]) -> bool:
         """Check that the output is empty or a part of this very copy; is there work left?"""
-        settings = to_plain(settings)
-        before = files.read_json(self.settings) if self.settings.exists() else None
-        for path in (self.folder, self.incomplete, self.records, self.unfinished_records):
-            if before is None and path.exists():
-                raise ValueError(
-                    f"output must not hold a split {self.folder.name!r} of something else, "
-                    f"got {path}: nothing is overwritten."
-                )
-        if before is not None:
-            differences = difference({**before, "jaxrobust": None}, {**settings, "jaxrobust": None})
-            if differences:
-                raise ValueError(
-                    f"{self.folder} is a copy with other settings ({'; '.join(differences)}): "
-                    "give another output."
-                )
-            if self.folder.exists():
-                return self._reopened()
-        else:
+        if not self.settings.exists():
+            for path in (self.folder, self.incomplete, self.records, self.unfinished_records):
+                rule = f"not hold a split {self.folder.name!r} of something else"
+                check_that(not path.exists(), "output", rule, f"{path}: nothing is overwritten")
             files.write_json(self.settings, settings)
-        return True
+            return True
+        before = files.read_json(self.settings)
+        differences = difference(before, to_plain(settings), ignored=["jaxrobust"])
+        if differences:
+            raise ValueError(
+                f"{self.folder} is a copy with other settings ({'; '.join(differences)}): "
+                "give another output."
+            )
+        return self._reopened() if self.folder.exists() else True
 
     def _reopened(self) -> bool:
         """Whether pictures or records of a finished copy are gone; then it is unfinished again."""
-        found = self._recorded(self.records, self.folder)
-        missing = len(self.split) - len(found)
+        recorded = self._recorded(self.records, self.folder)
+        missing = len(self.split) - len(recorded)
         if missing:
             logging.warning(
                 "%d of the %d pictures in %s are gone, or their records: they are made again.",
                 missing, len(self.split), self.folder,
             )  # fmt: skip
-            _write_lines(self.unfinished_records, found.values())
+            files.write_lines(self.unfinished_records, recorded.values())
             self.folder.rename(self.incomplete)
         else:
             self.unfinished_records.unlink(missing_ok=True)
@@ -153,77 +142,61 @@ class CopyPlan:
         return self._recorded(self.unfinished_records, self.incomplete)
 
     def _recorded(self, records: Path, folder: Path) -> dict[int, str]:
-        if not records.exists():
-            return {}
-        found = {}
-        # What follows the last newline is half a line.
-        for line in records.read_text(errors="replace").split("\n")[:-1]:
+        recorded = {}
+        for line in files.read_lines(records):
             try:
                 record = json.loads(line)
                 index, picture = record["index"], folder / record["picture"]
             except (ValueError, TypeError, KeyError):  # damaged: the picture is made again
                 continue
             if index in range(len(self.split)) and picture.is_file():
-                found[int(index)] = line
-        return found
+                recorded[int(index)] = line
+        return recorded
 
     def begin(self) -> dict[int, str]:
         """What `finished` returns, and nothing else left in the file of the records."""
-        found = self.finished()
-        _write_lines(self.unfinished_records, found.values())
-        return found
+        recorded = self.finished()
+        files.write_lines(self.unfinished_records, recorded.values())
+        return recorded
 
     def finish(self) -> None:
         """The records in order and the copy under its own name: complete."""
-        found = self.finished()
-        _write_lines(self.records, [found[index] for index in range(len(self.split))])
+        recorded = self.finished()
+        files.write_lines(self.records, [recorded[index] for index in range(len(self.split))])
         self.incomplete.rename(self.folder)
         self.unfinished_records.unlink(missing_ok=True)
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a file of lines under a temporary name, then rename."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines))
-    temporary.replace(path)
 
 
 def without_small(split: sources.Split) -> sources.Split:
     """An image folder's split without the pictures that are too small; each is named.
 
     Raises:
-        ValueError: When none is left.
+      ValueError: when none is left.
     """
     records = split.records
     if not isinstance(records, ImageFolder):
         return split
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        check = functools.partial(inspect_picture, thoroughly=False)
-        sizes = list(pool.map(check, records.files))
+    sizes = inspect_pictures(records.files, thoroughly=False)
     fitting = {
-        k: size
-        for k, size in enumerate(sizes)
+        index: size
+        for index, size in enumerate(sizes)
         if not isinstance(size, str) and min(size) >= LEAST_SIZE
     }
-    small = [k for k in range(len(sizes)) if k not in fitting]
-    for k in small:
+    small = [index for index in range(len(sizes)) if index not in fitting]
+    for index in small:
         logging.warning(
-            "Skipped: pictures must be at least %d x %d pixels, got %s for %s.",
-            LEAST_SIZE, LEAST_SIZE, sizes[k], records.files[k],
+            "Skipped: pictures must %s, got %s for %s.",
+            _LARGE_ENOUGH, sizes[index], records.files[index],
         )  # fmt: skip
-    if not fitting:
-        raise ValueError(
-            f"Pictures must be at least {LEAST_SIZE} x {LEAST_SIZE} pixels, got none of split "
-            f"{split.name!r}."
-        )
+    check_that(fitting, "Pictures", _LARGE_ENOUGH, f"none of split {split.name!r}")
     height, width = next(iter(fitting.values()))
     native_size = height if height == width and len(set(fitting.values())) == 1 else None
     records = dataclasses.replace(
         records,
-        files=tuple(records.files[k] for k in fitting),
-        labels=tuple(records.labels[k] for k in fitting),
+        files=tuple(records.files[index] for index in fitting),
+        labels=tuple(records.labels[index] for index in fitting),
         native_size=native_size,
-        skipped=(*records.skipped, *(records.files[k] for k in small)),
+        skipped=(*records.skipped, *(records.files[index] for index in small)),
     )
     return dataclasses.replace(split, records=records, native_size=native_size)
 
@@ -235,16 +208,13 @@ def check_folders(output: Path, resolved: Any, dataset: Any, styles: Styles) -> 
     else:
         source = Path(sources.open_builder(resolved, dataset).data_dir)
     output, source = output.expanduser().resolve(), source.resolve()
-    if output.is_relative_to(source) or source.is_relative_to(output):
-        raise ValueError(
-            f"output must lie outside the source, which is never changed, got {output} for the "
-            f"source {source}."
-        )
-    if isinstance(styles, StyleFolder) and output.is_relative_to(styles.path.resolve()):
-        raise ValueError(
-            f"output must lie outside the folder of the styles, {styles.path.resolve()}, "
-            f"got {output}."
-        )
+    outside = not (output.is_relative_to(source) or source.is_relative_to(output))
+    rule = "lie outside the source, which is never changed"
+    check_that(outside, "output", rule, f"{output} for the source {source}")
+    if isinstance(styles, StyleFolder):
+        folder = styles.path.resolve()
+        rule = f"lie outside the folder of the styles, {folder}"
+        check_that(not output.is_relative_to(folder), "output", rule, output)
 
 
 def class_folders(split: sources.Split) -> tuple[str, ...]:

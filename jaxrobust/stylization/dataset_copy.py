@@ -12,18 +12,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust.core import checks, logs, pytrees
+from jaxrobust.core import logs, pytrees
+from jaxrobust.core.checks import check_count, check_that
 from jaxrobust.core.interrupts import Interrupts
+from jaxrobust.core.named import check_choice
 from jaxrobust.core.runtime import data_mesh
 from jaxrobust.data import sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.data.transforms import HostTransform
-from jaxrobust.stylization import output_lock
 from jaxrobust.stylization.copy_plan import (
     CopyPlan,
     check_folders,
@@ -66,7 +68,7 @@ def stylize_dataset(
     file_format: str = "png",
     log_every_seconds: float = 10.0,
 ) -> Path:
-    """Writes the stylised copy of one split, or goes on where an earlier call was interrupted.
+    """Write the stylised copy of one split, or go on where an earlier call was interrupted.
 
     Every picture gets one random style picture. The copy is
     `<output>/<output_split>/<class>/<name>.png`; until it is complete that folder is called
@@ -77,52 +79,44 @@ def stylize_dataset(
     finished copy are made again.
 
     Args:
-        encoder: As of `stylize`.
-        decoder: As of `stylize`.
-        dataset_config: The source: a `DatasetConfig`. Where its image_size is None, pictures of one
-            small size keep it; others are resized to a shorter side of 256 and cropped to 224.
-        styles: `StyleFolder` or `StyleTextures`.
-        output: Folder of the copy; made if need be.
-        split: Of the source; None is its evaluation split.
-        output_split: "train", "validation", "val" or "test"; None is that part of `split`'s name.
-        strength: From 0 to 1, as of `stylize`.
-        seed: Decides the style of every picture.
-        style_size: Height and width of the style pictures in pixels; None is that of the content.
-        batch_size: Pictures at once, over all devices; None is 16 a device.
-        file_format: "png" or "jpg" (quality 95, without subsampling of the colours).
-        log_every_seconds: Seconds between two lines of progress.
+      encoder: as of `stylize`.
+      decoder: as of `stylize`.
+      dataset_config: the source: a `DatasetConfig`. Where its image_size is None, pictures of one
+        small size keep it; others are resized to a shorter side of 256 and cropped to 224.
+      styles: `StyleFolder` or `StyleTextures`.
+      output: folder of the copy; made if need be.
+      split: of the source; None is its evaluation split.
+      output_split: "train", "validation", "val" or "test"; None is that part of `split`'s name.
+      strength: from 0 to 1, as of `stylize`.
+      seed: decides the style of every picture.
+      style_size: height and width of the style pictures in pixels; None is that of the content.
+      batch_size: pictures at once, over all devices; None is 16 a device.
+      file_format: "png" or "jpg" (quality 95, without subsampling of the colours).
+      log_every_seconds: seconds between two lines of progress.
 
     Returns:
-        The finished folder, `<output>/<output_split>`.
+      the finished folder, `<output>/<output_split>`.
 
     Raises:
-        FileNotFoundError: When the source is not there.
-        ValueError: When an option is out of range, a picture cannot be read, the pictures are too
-            small for the encoder, one of the folders lies inside the other, or the output holds
-            something else, or another copy is being written there.
-        CopyStopped: After Ctrl-C or SIGTERM; what is finished is kept.
+      FileNotFoundError: when the source is not there.
+      ValueError: when an option is out of range, a picture cannot be read, the pictures are too
+        small for the encoder, one of the folders lies inside the other, or the output holds
+        something else, or another copy is being written there.
+      CopyStopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     check_strength(strength)
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}.")
-    if file_format not in FORMATS:
-        raise ValueError(f"file_format must be png or jpg, got {file_format!r}.")
+    check_count("seed", seed, least=0)
+    check_choice("file_format", file_format, FORMATS)
     mesh = data_mesh()
     batch_size = _PER_DEVICE * mesh.size if batch_size is None else batch_size
-    checks.check_count("batch_size", batch_size)
-    if batch_size % mesh.size:
-        raise ValueError(
-            f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}."
-        )
+    check_count("batch_size", batch_size)
+    rule = f"be a multiple of the {mesh.size} devices"
+    check_that(batch_size % mesh.size == 0, "batch_size", rule, batch_size)
     resolved, dataset = resolve(dataset_config)
     split = split or resolved.evaluation_split
     if output_split is None:
         output_split = re.split(r"[\[+]", split)[0]
-    if output_split not in _SPLITS:
-        raise ValueError(
-            f"output_split must be one of {', '.join(_SPLITS)}, which image folders know, "
-            f"got {output_split!r}."
-        )
+    check_choice("output_split", output_split, _SPLITS)
     check_folders(Path(output), resolved, dataset, styles)
     opened = sources.open_split(resolved, dataset, split)
     if resolved.corrupt_images == "skip":
@@ -134,7 +128,7 @@ def stylize_dataset(
         resolved = dataclasses.replace(resolved, image_size=smaller)
     size = resolved.image_size
     style_size = size if style_size is None else style_size
-    checks.check_count("style_size", style_size)
+    check_count("style_size", style_size)
     check_networks(encoder, decoder, (size, size, 3), (style_size, style_size, 3))
     transform = HostTransform.create(opened, resolved, "none")
     originals = original_names(opened, resolved.path)
@@ -164,7 +158,7 @@ def stylize_dataset(
         "decoder": fingerprint(decoder),
         "file_format": file_format,
     }
-    with output_lock.hold(plan.lock):
+    with _only_copy_at(plan.lock):
         if not plan.prepare_output(settings):
             return plan.folder
         for name in plan.class_folders:  # a class without pictures must not vanish from the labels
@@ -172,6 +166,30 @@ def stylize_dataset(
         _copy(plan, encoder, decoder, batch_size, mesh, log_every_seconds)
         plan.finish()
     return plan.folder
+
+
+@contextlib.contextmanager
+def _only_copy_at(path: Path) -> Generator[None]:
+    """Hold the lock of a file, which is made, and removed at the end.
+
+    It ends with the process, however that ends; a file that a killed one left does no harm.
+
+    Raises:
+      ValueError: when another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(path).acquire(blocking=False)
+    except filelock.Timeout:
+        raise ValueError(
+            f"output must not be written by two copies at once, but another holds {path}."
+        ) from None
+    with lock:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(PermissionError):  # of Windows, where filelock removes it
+                path.unlink(missing_ok=True)
 
 
 def _copy(
@@ -191,8 +209,6 @@ def _copy(
     )
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     progress = logs.Progress("stylised", len(todo), every=log_every_seconds)
-    done = 0
-
     with (
         plan.unfinished_records.open("a") as stream,
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -201,15 +217,11 @@ def _copy(
     ):
 
         def write(records: Sequence[dict[str, Any]], pictures: Array) -> None:
-            nonlocal done
             names = [record["picture"] for record in records]
             list(pool.map(plan.write, names, np.asarray(pictures)[: len(names)]))
             stream.writelines(f"{json.dumps(record)}\n" for record in records)
             stream.flush()
-            done += len(records)
-            progress.mark(done)
-            if progress.due():
-                progress.show(done)
+            progress.step(len(records))
 
         # While the devices work on one batch, the next is read and the one before is written.
         pending: tuple[Sequence[dict[str, Any]], Array] | None = None
@@ -223,16 +235,16 @@ def _copy(
                 before, pending = pending, (records, pictures)
                 if before is not None:
                     write(*before)
-                if interrupts.requested(done):
+                if interrupts.requested(progress.done):
                     break
         finally:
             if pending is not None:  # also when a later picture cannot be read
                 write(*pending)
             progress.close()
-    if done < len(todo):
+    if progress.done < len(todo):
         raise CopyStopped(
-            f"Stopped after {len(finished) + done} of {len(plan.split)} pictures, which are kept: "
-            "the same command goes on from here."
+            f"Stopped after {len(finished) + progress.done} of {len(plan.split)} pictures, which "
+            "are kept: the same command goes on from here."
         )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust.core import checks, files, logs, pytrees
+from jaxrobust.core import files, logs, pytrees
+from jaxrobust.core.checks import check_count, check_number, check_that
 from jaxrobust.core.interrupts import Interrupts, NotFinite, TrainingStopped
 from jaxrobust.core.runtime import data_mesh
 from jaxrobust.core.settings import difference, to_plain
@@ -48,16 +49,16 @@ def losses(
     """AdaIN's two losses, before they are weighted.
 
     Args:
-        encoder: A callable pytree, one image -> feature maps.
-        decoder: A callable pytree, the deepest feature map -> an image.
-        images: (n, h, w, 3), floats in [0, 1].
-        style_images: (n, h', w', 3).
+      encoder: a callable pytree, one image -> feature maps.
+      decoder: a callable pytree, the deepest feature map -> an image.
+      images: (n, h, w, 3), floats in [0, 1].
+      style_images: (n, h', w', 3).
 
     Returns:
-        The content loss, the mean squared difference of the deepest features of the stylised
-        picture from those that it was decoded from; and the style loss, the mean squared difference
-        of the channels' means and of their standard deviations from the style's, each, summed over
-        the feature maps.
+      the content loss, the mean squared difference of the deepest features of the stylised picture
+      from those that it was decoded from; and the style loss, the mean squared difference of the
+      channels' means and of their standard deviations from the style's, each, summed over the
+      feature maps.
     """
 
     def one(image, style_image):
@@ -66,9 +67,9 @@ def losses(
         features = encoder(fit_to_shape(decoder(target), image.shape))
         content_loss = jnp.mean(jnp.square(features[-1] - target))
         style_loss = jnp.zeros(())
-        for found, wanted in zip(features, style_features, strict=True):
+        for maps, style_maps in zip(features, style_features, strict=True):
             for value, aim in zip(
-                channel_statistics(found), channel_statistics(wanted), strict=True
+                channel_statistics(maps), channel_statistics(style_maps), strict=True
             ):
                 style_loss += jnp.mean(jnp.square(value - aim))
         return content_loss, style_loss
@@ -116,38 +117,38 @@ def train_decoder(
     save_every: int = 1000,
     log_every_seconds: float = 10.0,
 ) -> Decoder:
-    """Trains the mirrored decoder of an encoder, or goes on where an earlier call was interrupted.
+    """Train the mirrored decoder of an encoder, or go on where an earlier call was interrupted.
 
     Adam on content_weight * content loss + style_weight * style loss, over the pictures of a data
     set and random style pictures of their size. Both, and so the weights, depend on the seed alone,
     however often the training is interrupted.
 
     Args:
-        encoder: A callable pytree, one image -> its feature maps, the deepest last; kept frozen.
-        dataset_config: The content pictures: a `DatasetConfig`, its training split.
-        styles: `StyleFolder` or `StyleTextures`.
-        workdir: Folder for checkpoints, metrics and, at the end, decoder.safetensors.
-        steps: Number of steps; more than an earlier call's go on from its last.
-        batch_size: Of content pictures, and of style pictures, over all devices.
-        learning_rate: Adam's, at the first step.
-        learning_rate_decay: Step t has learning_rate / (1 + learning_rate_decay t).
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
-        seed: Of the weights, the order of the content pictures and the choice of styles.
-        save_every: Steps between two checkpoints.
-        log_every_seconds: Seconds between two lines of progress.
+      encoder: a callable pytree, one image -> its feature maps, the deepest last; kept frozen.
+      dataset_config: the content pictures: a `DatasetConfig`, its training split.
+      styles: `StyleFolder` or `StyleTextures`.
+      workdir: folder for checkpoints, metrics and, at the end, decoder.safetensors.
+      steps: number of steps; more than an earlier call's go on from its last.
+      batch_size: of content pictures, and of style pictures, over all devices.
+      learning_rate: Adam's, at the first step.
+      learning_rate_decay: step t has learning_rate / (1 + learning_rate_decay t).
+      content_weight: weight of the content loss.
+      style_weight: weight of the style loss.
+      seed: of the weights, the order of the content pictures and the choice of styles.
+      save_every: steps between two checkpoints.
+      log_every_seconds: seconds between two lines of progress.
 
     Returns:
-        The decoder.
+      the decoder.
 
     Raises:
-        ValueError: When an option is out of range, the pictures are too small for the encoder, or
-            the folder holds another training.
-        NotFinite: When the loss becomes NaN or infinite.
-        TrainingStopped: After Ctrl-C or SIGTERM, when the state has been saved.
+      ValueError: when an option is out of range, the pictures are too small for the encoder, or the
+        folder holds another training.
+      NotFinite: when the loss becomes NaN or infinite.
+      TrainingStopped: after Ctrl-C or SIGTERM, when the state has been saved.
     """
     for name, count in (("steps", steps), ("batch_size", batch_size), ("save_every", save_every)):
-        checks.check_count(name, count)
+        check_count(name, count)
     numbers = {
         "learning_rate": learning_rate,
         "learning_rate_decay": learning_rate_decay,
@@ -155,8 +156,8 @@ def train_decoder(
         "style_weight": style_weight,
     }
     for name, value in numbers.items():
-        if not 0 <= value < float("inf") or (name == "learning_rate" and not value):
-            raise ValueError(f"{name} must be a finite number of at least 0, got {value}.")
+        check_number(name, value)
+    check_that(learning_rate > 0, "learning_rate", "be above 0", learning_rate)
     folder = Path(workdir)
     mesh = data_mesh()
     resolved, dataset = resolve(dataset_config)
@@ -248,11 +249,8 @@ def _check_folder(folder: Path, description: dict[str, Any]) -> None:
     """Raise when the folder holds something else than a part of this very training."""
     path = folder / DESCRIPTION_FILE
     if path.exists():
-        before, now = (
-            {key: value for key, value in each.items() if key not in _NOT_TRAINING}
-            for each in (files.read_json(path), to_plain(description))
-        )
-        differences = difference(before, now)
+        before, now = files.read_json(path), to_plain(description)
+        differences = difference(before, now, ignored=_NOT_TRAINING)
         if differences:
             raise ValueError(
                 f"{folder} holds the training of another decoder ({'; '.join(differences)}): "

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxrobust.core.checks import check_that, check_type
+from jaxrobust.core.named import check_choice
 from jaxrobust.core.pytrees import ArrayPytree
 from jaxrobust.models import layers
 
@@ -27,10 +29,10 @@ class Encoder(ArrayPytree):
     """An image -> its feature maps, as a callable pytree.
 
     Attributes:
-        parameters: `{"0": {"kernel": (h, w, in, out), "bias": (out,)}, …}`, by position.
-        operations: "convolution", "pad" (reflection, 1 pixel), "relu" or "pool" (2x2 maximum, the
-            rest of an odd side counting as a window of its own), in order.
-        outputs: Positions of the operations whose results are the feature maps.
+      parameters: `{"0": {"kernel": (h, w, in, out), "bias": (out,)}, …}`, by position.
+      operations: "convolution", "pad" (reflection, 1 pixel), "relu" or "pool" (2x2 maximum, the
+        rest of an odd side counting as a window of its own), in order.
+      outputs: positions of the operations whose results are the feature maps.
     """
 
     parameters: dict[str, dict[str, Array]]
@@ -56,7 +58,7 @@ class Encoder(ArrayPytree):
         """The feature maps of one image (h, w, c) in [0, 1], or of a batch (n, h, w, c).
 
         Raises:
-            ValueError: When the images are too small.
+          ValueError: when the images are too small.
         """
         check_size(images, self.least_size)
         results = _run(self.operations, self.parameters, images)
@@ -68,8 +70,8 @@ class Decoder(ArrayPytree):
     """The deepest feature map -> an image, as a callable pytree.
 
     Attributes:
-        parameters: As of `Encoder`.
-        operations: "convolution", "pad", "relu" or "upsample" (every pixel becomes 2x2), in order.
+      parameters: as of `Encoder`.
+      operations: "convolution", "pad", "relu" or "upsample" (every pixel becomes 2x2), in order.
     """
 
     parameters: dict[str, dict[str, Array]]
@@ -94,14 +96,11 @@ def check_size(images: Any, least: int, name: str = "images") -> None:
     """Raise when pictures (…, height, width, channels) are too small for an encoder.
 
     Raises:
-        ValueError: One sentence with the size.
+      ValueError: with the size.
     """
     height, width = images.shape[-3:-1]
-    if min(height, width) < least:
-        raise ValueError(
-            f"{name} must be at least {least} x {least} pixels for this encoder, "
-            f"got {height} x {width}."
-        )
+    rule = f"be at least {least} x {least} pixels for this encoder"
+    check_that(min(height, width) >= least, name, rule, f"{height} x {width}")
 
 
 def _run(operations: Sequence[str], parameters: Mapping[str, Any], inputs: Array) -> list[Array]:
@@ -142,11 +141,10 @@ def cut(parameters: Mapping[str, Any], operations: Sequence[str], layer: str) ->
     """The encoder up to a layer; its feature maps are the first of every stage, and that layer.
 
     Raises:
-        ValueError: When there is no such layer.
+      ValueError: when there is no such layer.
     """
     positions = layer_positions(operations)
-    if layer not in positions:
-        raise ValueError(f"layer must be one of {', '.join(positions)}, got {layer!r}.")
+    check_choice("layer", layer, positions)
     last = positions[layer]
     outputs = [at for name, at in positions.items() if name.endswith("_1") and at < last]
     kept = {name: value for name, value in parameters.items() if int(name) < last}
@@ -166,14 +164,14 @@ def mirrored_decoder(
     the map before, the upsampling between them, and one more convolution.
 
     Args:
-        encoder: A callable pytree: one image (h, w, c) in [0, 1] -> its feature maps (h', w', c'),
-            the deepest last.
-        key: Of the weights, drawn uniformly within 1/sqrt(fan_in), as PyTorch does.
-        image_shape: Of the images at which the encoder's resolution is looked up, when it is no
-            `Encoder`; the sides should be multiples of 2 to some power.
+      encoder: a callable pytree: one image (h, w, c) in [0, 1] -> its feature maps (h', w', c'),
+        the deepest last.
+      key: of the weights, drawn uniformly within 1/sqrt(fan_in), as PyTorch does.
+      image_shape: of the images at which the encoder's resolution is looked up, when it is no
+        `Encoder`; the sides should be multiples of 2 to some power.
 
     Raises:
-        ValueError: When neighbouring feature maps differ in size by no power of two.
+      ValueError: when neighbouring feature maps differ in size by no power of two.
     """
     plan = _mirrored(encoder) if isinstance(encoder, Encoder) else _staged(encoder, image_shape)
     operations: list[str] = []
@@ -221,11 +219,9 @@ def _staged(
     for shape, before in zip(shapes[::-1], [*shapes[-2::-1], image_shape], strict=True):
         ratios = {large / small for large, small in zip(before[:2], shape[:2], strict=True)}
         ratio = ratios.pop()
-        if ratios or ratio < 1 or not np.log2(ratio).is_integer():
-            raise ValueError(
-                "encoder must give feature maps whose sizes differ by powers of two, "
-                f"got {shape} after {before} for images {image_shape}."
-            )
+        power = not ratios and ratio >= 1 and np.log2(ratio).is_integer()
+        rule = "give feature maps whose sizes differ by powers of two"
+        check_that(power, "encoder", rule, f"{shape} after {before} for images {image_shape}")
         upsampling = [None] * int(np.log2(ratio))
         last = before == image_shape
         channels = shape[2] if last else before[2]
@@ -239,14 +235,10 @@ def feature_shapes(
     """The shapes of an encoder's feature maps for one image; traced, never run.
 
     Raises:
-        TypeError: When it cannot be called.
-        ValueError: When it gives no list of maps (h, w, c), or the deepest is a single row.
+      TypeError: when it cannot be called.
+      ValueError: when it gives no list of maps (h, w, c), or the deepest is a single row.
     """
-    if not callable(encoder):
-        raise TypeError(
-            "encoder must be a callable pytree image -> list of feature maps, "
-            f"got a {type(encoder).__name__}."
-        )
+    check_type("encoder", encoder, Callable, "be a callable pytree image -> list of feature maps")
     image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
     maps = jax.eval_shape(lambda x: encoder(x), image)
     if not isinstance(maps, list | tuple) or any(getattr(leaf, "ndim", None) != 3 for leaf in maps):
@@ -271,32 +263,23 @@ def check_networks(
     """Raise unless encoder and decoder fit each other and the pictures.
 
     Raises:
-        TypeError: When one of them cannot be called.
-        ValueError: When the pictures are too small, or the decoder is another encoder's.
+      TypeError: when one of them cannot be called.
+      ValueError: when the pictures are too small, or the decoder is another encoder's.
     """
-    if not callable(decoder):
-        raise TypeError(
-            "decoder must be a callable pytree feature map -> image, "
-            f"got a {type(decoder).__name__}."
-        )
+    check_type("decoder", decoder, Callable, "be a callable pytree feature map -> image")
     for name, shape in (("images", image_shape), ("style_images", style_shape)):
         wanted = encoder.channels if isinstance(encoder, Encoder) else shape[-1]
-        if shape[-1] != wanted:
-            raise ValueError(f"{name} must have {wanted} channels, got shape {tuple(shape)}.")
+        check_that(shape[-1] == wanted, name, f"have {wanted} channels", f"shape {tuple(shape)}")
     feature_shapes(encoder, style_shape)
     features = feature_shapes(encoder, image_shape)[-1]
     channels = getattr(decoder, "channels", features.shape[-1])
-    if channels != features.shape[-1]:
-        raise ValueError(
-            f"decoder must take the encoder's {features.shape[-1]} channels, got one that takes "
-            f"{channels}: it belongs to another encoder or layer."
-        )
+    rule = f"take the encoder's {features.shape[-1]} channels"
+    got = f"one that takes {channels}: it belongs to another encoder or layer"
+    check_that(channels == features.shape[-1], "decoder", rule, got)
     picture = jax.eval_shape(lambda x: decoder(x), features)
-    if getattr(picture, "ndim", None) != 3 or picture.shape[-1] != image_shape[-1]:
-        raise ValueError(
-            f"decoder must give images (height, width, {image_shape[-1]}), got shape "
-            f"{getattr(picture, 'shape', picture)} of features {features.shape}."
-        )
+    fits = getattr(picture, "ndim", None) == 3 and picture.shape[-1] == image_shape[-1]
+    got = f"shape {getattr(picture, 'shape', picture)} of features {features.shape}"
+    check_that(fits, "decoder", f"give images (height, width, {image_shape[-1]})", got)
     for image_side, side, drawn in zip(
         image_shape[:2], features.shape[:2], picture.shape[:2], strict=True
     ):

@@ -17,9 +17,9 @@ def describe_source(
     """What decides the pictures of a split, ready for JSON.
 
     Args:
-        resolved: What `resolve` returned.
-        dataset: Likewise.
-        opened: What `sources.open_split` returned.
+      resolved: what `resolve` returned.
+      dataset: likewise.
+      opened: what `sources.open_split` returned.
     """
     description: dict[str, Any] = {
         "name": resolved.name,

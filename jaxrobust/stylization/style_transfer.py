@@ -1,7 +1,7 @@
 """Adaptive instance normalisation (Huang & Belongie 2017): one picture in the style of another.
 
 References:
-    https://arxiv.org/abs/1703.06868
+  https://arxiv.org/abs/1703.06868
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxrobust.core import batching, checks, pytrees
+from jaxrobust.core import batching, pytrees
+from jaxrobust.core.checks import check_count, check_images, check_that, is_concrete
 from jaxrobust.stylization.networks import check_networks
 
 Array = jax.Array
@@ -28,11 +29,11 @@ def channel_statistics(features: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of each channel.
 
     Args:
-        features: (…, height, width, channels), of at least 2 pixels.
+      features: (…, height, width, channels), of at least 2 pixels.
 
     Returns:
-        Mean and standard deviation, each (…, channels); the latter is the root of the unbiased
-        variance (divided by n - 1, as PyTorch's) plus 1e-5.
+      mean and standard deviation, each (…, channels); the latter is the root of the unbiased
+      variance (divided by n - 1, as PyTorch's) plus 1e-5.
     """
     mean, variance = _moments(features)
     return mean, jnp.sqrt(variance + EPSILON)
@@ -53,35 +54,31 @@ def adain(content_features: Array, style_features: Array) -> Array:
     content is constant becomes the style's mean.
 
     Args:
-        content_features: (…, height, width, channels), of at least 2 pixels.
-        style_features: (…, height', width', channels).
+      content_features: (…, height, width, channels), of at least 2 pixels.
+      style_features: (…, height', width', channels).
 
     Returns:
-        Features of the content's shape.
+      features of the content's shape.
 
     Raises:
-        ValueError: When the shapes do not fit.
+      ValueError: when the shapes do not fit.
 
     Example:
-        >>> content, style = jax.random.uniform(jax.random.key(0), (2, 8, 8, 4))
-        >>> mean, std = channel_statistics(adain(content, 3 * style + 1))
-        >>> bool(jnp.allclose(mean, 3 * jnp.mean(style, (0, 1)) + 1, atol=1e-5))
-        True
+      >>> content, style = jax.random.uniform(jax.random.key(0), (2, 8, 8, 4))
+      >>> mean, std = channel_statistics(adain(content, 3 * style + 1))
+      >>> bool(jnp.allclose(mean, 3 * jnp.mean(style, (0, 1)) + 1, atol=1e-5))
+      True
     """
     for name, features in (
         ("content_features", content_features),
         ("style_features", style_features),
     ):
-        if features.ndim < 3 or features.shape[-3] * features.shape[-2] < 2:
-            raise ValueError(
-                f"{name} must have shape (…, height, width, channels) and 2 pixels or more, "
-                f"got {features.shape}."
-            )
-    if content_features.shape[-1] != style_features.shape[-1]:
-        raise ValueError(
-            f"style_features must have the content's {content_features.shape[-1]} channels, "
-            f"got {style_features.shape[-1]}."
-        )
+        fits = features.ndim >= 3 and features.shape[-3] * features.shape[-2] >= 2
+        rule = "have shape (…, height, width, channels) and 2 pixels or more"
+        check_that(fits, name, rule, features.shape)
+    channels, style_channels = content_features.shape[-1], style_features.shape[-1]
+    rule = f"have the content's {channels} channels"
+    check_that(style_channels == channels, "style_features", rule, style_channels)
     mean, std = (value[..., None, None, :] for value in channel_statistics(content_features))
     style_mean, style_std = (
         value[..., None, None, :] for value in channel_statistics(style_features)
@@ -107,51 +104,48 @@ def stylize(
     """Pictures in the style of others.
 
     Args:
-        encoder: A callable pytree, one image -> its feature maps, the deepest last (`load_encoder`,
-            `vgg_encoder`, or your own).
-        decoder: A callable pytree, the deepest feature map -> an image (`load_decoder`,
-            `train_decoder`).
-        images: (h, w, 3) or (n, h, w, 3), floats in [0, 1]; of any size that the encoder takes.
-        style_images: (h', w', 3) for all of them, or (n, h', w', 3), one for each; floats in
-            [0, 1], of any size.
-        strength: From 0, the decoder's reconstruction of the content, to 1; traced.
-        batch_size: The largest number of images evaluated at once on each device; None is as many
-            as come to 32 of 224 x 224 pixels.
+      encoder: a callable pytree, one image -> its feature maps, the deepest last (`load_encoder`,
+        `vgg_encoder`, or your own).
+      decoder: a callable pytree, the deepest feature map -> an image (`load_decoder`,
+        `train_decoder`).
+      images: (h, w, 3) or (n, h, w, 3), floats in [0, 1]; of any size that the encoder takes.
+      style_images: (h', w', 3) for all of them, or (n, h', w', 3), one for each; floats in [0, 1],
+        of any size.
+      strength: from 0, the decoder's reconstruction of the content, to 1; traced.
+      batch_size: the largest number of images evaluated at once on each device; None is as many as
+        come to 32 of 224 x 224 pixels.
 
     Returns:
-        Images of the shape of `images`, clipped to [0, 1]. What the decoder draws beyond the
-        content's edges, where its side is no multiple of the encoder's stride, is cut off.
+      images of the shape of `images`, clipped to [0, 1]. What the decoder draws beyond the
+      content's edges, where its side is no multiple of the encoder's stride, is cut off.
 
     Raises:
-        TypeError: When the images are not floating point, the networks cannot be called, or the
-            strength is no single number.
-        ValueError: When the images do not fit each other or the networks, are too small or leave
-            [0, 1], or the strength does.
+      TypeError: when the images are not floating point, the networks cannot be called, or the
+        strength is no single number.
+      ValueError: when the images do not fit each other or the networks, are too small or leave
+        [0, 1], or the strength does.
 
     Example:
-        >>> import jax
-        >>> from jaxrobust import Classifier, models, stylization
-        >>> model = models.create("vgg11_small", num_classes=10)
-        >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
-        >>> encoder = stylization.vgg_encoder(classifier, layer="relu2_1")
-        >>> decoder = stylization.mirrored_decoder(encoder, jax.random.key(1))
-        >>> images = jax.random.uniform(jax.random.key(2), (2, 32, 32, 3))
-        >>> stylization.stylize(encoder, decoder, images, images[0], strength=0.5).shape
-        (2, 32, 32, 3)
+      >>> import jax
+      >>> from jaxrobust import Classifier, models, stylization
+      >>> model = models.create("vgg11_small", num_classes=10)
+      >>> classifier = Classifier.init(jax.random.key(0), model, image_shape=(32, 32, 3))
+      >>> encoder = stylization.vgg_encoder(classifier, layer="relu2_1")
+      >>> decoder = stylization.mirrored_decoder(encoder, jax.random.key(1))
+      >>> images = jax.random.uniform(jax.random.key(2), (2, 32, 32, 3))
+      >>> stylization.stylize(encoder, decoder, images, images[0], strength=0.5).shape
+      (2, 32, 32, 3)
     """
-    images = checks.check_images(images)
-    style_images = checks.check_images(style_images)
-    counts = images.shape[:-3], style_images.shape[:-3]
-    if counts[1] not in ((), counts[0]):
-        raise ValueError(
-            f"style_images must be one picture, or one for each of the images {images.shape}, "
-            f"got shape {style_images.shape}."
-        )
+    images = check_images(images)
+    style_images = check_images(style_images)
+    fits = style_images.shape[:-3] in ((), images.shape[:-3])
+    rule = f"be one picture, or one for each of the images {images.shape}"
+    check_that(fits, "style_images", rule, f"shape {style_images.shape}")
     check_strength(strength)
     height, width = images.shape[-3:-1]
     if batch_size is None:
         batch_size = max(1, batching.PIXELS_AT_ONCE // (height * width))
-    checks.check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size)
     check_networks(encoder, decoder, images.shape[-3:], style_images.shape[-3:])
     return stylize_unchecked(
         pytrees.as_pytree(encoder),
@@ -168,15 +162,15 @@ def check_strength(strength: Any) -> None:
     """Raise unless the strength is one number from 0 to 1, or a traced one.
 
     Raises:
-        TypeError: When it is no single number.
-        ValueError: When it is out of range.
+      TypeError: when it is no single number.
+      ValueError: when it is out of range.
     """
     dtype = getattr(strength, "dtype", None) or np.asarray(strength).dtype
     is_real = jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)
-    if not is_real or np.ndim(strength):
-        raise TypeError(f"strength must be one number from 0 to 1, got {strength!r}.")
-    if checks.is_concrete(strength) and not 0 <= float(strength) <= 1:
-        raise ValueError(f"strength must be from 0 to 1, got {strength}.")
+    number = is_real and not np.ndim(strength)
+    check_that(number, "strength", "be one number from 0 to 1", repr(strength), TypeError)
+    fits = not is_concrete(strength) or 0 <= float(strength) <= 1
+    check_that(fits, "strength", "be from 0 to 1", strength)
 
 
 @functools.partial(jax.jit, static_argnames=("chunk", "partition"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
 
+from jaxrobust.core.checks import check_count, check_that
+from jaxrobust.core.named import check_choice
 from jaxrobust.data import decode, image_folder, textured_shapes
 from jaxrobust.data.listing import files_stamp
 
@@ -30,9 +30,9 @@ class Styles(Protocol):
         """A random picture, uint8 (size, size, 3), and its name.
 
         Args:
-            rng: Source of randomness.
-            size: Height and width, in pixels.
-            augment: Whether to take a random part of the picture, instead of as much as fits.
+          rng: source of randomness.
+          size: height and width, in pixels.
+          augment: whether to take a random part of the picture, instead of as much as fits.
         """
 
 
@@ -40,14 +40,14 @@ class StyleFolder:
     """The pictures of a folder and of the folders in it.
 
     Args:
-        path: The folder.
-        least_size: The shortest side, in pixels, that a picture may have.
-        corrupt_images: What happens to pictures that cannot be read or are too small: "stop", or
-            "skip": named in a warning and left out.
+      path: the folder.
+      least_size: the shortest side, in pixels, that a picture may have.
+      corrupt_images: what happens to pictures that cannot be read or are too small: "stop", or
+        "skip": named in a warning and left out.
 
     Raises:
-        FileNotFoundError: When there is no such folder, or no picture in it.
-        ValueError: When a picture cannot be read or is too small.
+      FileNotFoundError: when there is no such folder, or no picture in it.
+      ValueError: when a picture cannot be read or is too small.
     """
 
     def __init__(
@@ -57,24 +57,18 @@ class StyleFolder:
         least_size: int = LEAST_SIZE,
         corrupt_images: str = "stop",
     ) -> None:
-        if corrupt_images not in ("stop", "skip"):
-            raise ValueError(f"corrupt_images must be 'stop' or 'skip', got {corrupt_images!r}.")
+        check_choice("corrupt_images", corrupt_images, ("stop", "skip"))
         self.path = Path(path).expanduser()
-        if not self.path.is_dir():
-            raise FileNotFoundError(f"styles must be a folder of pictures, got {str(path)!r}.")
+        rule, got = "be a folder of pictures", repr(str(path))
+        check_that(self.path.is_dir(), "styles", rule, got, FileNotFoundError)
         files = sorted(
             file
             for file in self.path.rglob("*")
             if file.suffix.lower() in image_folder.EXTENSIONS and file.is_file()
         )
-        if not files:
-            raise FileNotFoundError(
-                f"styles must be a folder of pictures ({', '.join(image_folder.EXTENSIONS)}), "
-                f"got none in {self.path}."
-            )
-        check = functools.partial(image_folder.inspect_picture, thoroughly=corrupt_images == "skip")
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(pool.map(check, files))
+        rule = f"be a folder of pictures ({', '.join(image_folder.EXTENSIONS)})"
+        check_that(files, "styles", rule, f"none in {self.path}", FileNotFoundError)
+        results = image_folder.inspect_pictures(files, thoroughly=corrupt_images == "skip")
         self.files = []
         wrong = []
         for file, result in zip(files, results, strict=True):
@@ -112,7 +106,7 @@ class StyleFolder:
         """A random picture: its central square, or with `augment` a random crop, mirrored or not.
 
         Raises:
-            ValueError: When it cannot be decoded.
+          ValueError: when it cannot be decoded.
         """
         file = self.files[rng.integers(len(self.files))]
         name = str(file)
@@ -132,12 +126,11 @@ class StyleTextures:
     content. The tiles, each with two colours of its own, give them something to deviate by.
 
     Args:
-        tiles: Number of tiles.
+      tiles: number of tiles.
     """
 
     def __init__(self, tiles: int = 12) -> None:
-        if tiles < 2:
-            raise ValueError(f"tiles must be at least 2, got {tiles}.")
+        check_count("tiles", tiles, least=2)
         self.tiles = tiles
 
     def describe(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -15,6 +14,8 @@ import safetensors.numpy
 
 from jaxrobust.classifier import Classifier
 from jaxrobust.core import files
+from jaxrobust.core.checks import check_that
+from jaxrobust.core.digests import digest
 from jaxrobust.models import layers, vgg
 from jaxrobust.stylization.networks import Decoder, Encoder, cut
 from jaxrobust.torch_weights import files as torch_files
@@ -32,35 +33,35 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def load_encoder(path: str | os.PathLike[str], *, layer: str = "relu4_1") -> Encoder:
-    """Opens a VGG encoder as the public PyTorch implementations of AdaIN keep it.
+    """Open a VGG encoder as the public PyTorch implementations of AdaIN keep it.
 
     Args:
-        path: Of `vgg_normalised.pth`, or of any file with one tensor "i.weight" and "i.bias" for
-            each convolution of such an `nn.Sequential`; `.safetensors` as well. The normalisation
-            is the 1x1 convolution that comes first.
-        layer: Where the encoder ends.
+      path: of `vgg_normalised.pth`, or of any file with one tensor "i.weight" and "i.bias" for each
+        convolution of such an `nn.Sequential`; `.safetensors` as well. The normalisation is the 1x1
+        convolution that comes first.
+      layer: where the encoder ends.
 
     Returns:
-        The encoder; its feature maps are relu1_1, relu2_1, … and `layer`.
+      the encoder; its feature maps are relu1_1, relu2_1, … and `layer`.
 
     Raises:
-        OSError: When the file cannot be read.
-        ValueError: When it holds something else, or has no such layer.
+      OSError: when the file cannot be read.
+      ValueError: when it holds something else, or has no such layer.
     """
     parameters, operations = _read(path, "pool")
     return cut(parameters, (*operations, "relu"), layer)
 
 
 def load_decoder(path: str | os.PathLike[str]) -> Decoder:
-    """Opens a decoder: a public PyTorch file, or what `train_decoder` wrote.
+    """Open a decoder: a public PyTorch file, or what `train_decoder` wrote.
 
     Args:
-        path: Of `decoder.pth` (or a `.safetensors` file of that form), or the workdir of a
-            `train_decoder` that is complete.
+      path: of `decoder.pth` (or a `.safetensors` file of that form), or the workdir of a
+        `train_decoder` that is complete.
 
     Raises:
-        OSError: When the file cannot be read, or the training is not complete.
-        ValueError: When it holds something else.
+      OSError: when the file cannot be read, or the training is not complete.
+      ValueError: when it holds something else.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,50 +74,46 @@ def load_decoder(path: str | os.PathLike[str]) -> Decoder:
 
 
 def save_decoder(path: str | os.PathLike[str], decoder: Decoder) -> None:
-    """Writes a decoder, whole or not at all, under the names and shapes of the PyTorch files.
+    """Write a decoder, whole or not at all, under the names and shapes of the PyTorch files.
 
     Args:
-        path: Of a `.safetensors` file.
-        decoder: What to write.
+      path: of a `.safetensors` file.
+      decoder: what to write.
     """
     tensors = {}
     for name, value in decoder.parameters.items():
         kernel = np.asarray(value["kernel"], np.float32).transpose(3, 2, 0, 1)
         tensors[f"{name}.weight"] = np.ascontiguousarray(kernel)
         tensors[f"{name}.bias"] = np.asarray(value["bias"], np.float32)
-    temporary = Path(path).with_suffix(".tmp")
-    safetensors.numpy.save_file(tensors, temporary)
-    temporary.replace(path)
+    with files.written_whole(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary)
 
 
 def _read(
     path: str | os.PathLike[str], resampling: str
 ) -> tuple[dict[str, dict[str, Array]], tuple[str, ...]]:
     """The parameters of a file, and the operations that the positions of its tensors imply."""
-    found = torch_files.read(Path(path))
-    wanted = '"i.weight" and "i.bias" for each convolution of a Sequential'
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold {wanted}, got a {type(found).__name__}.")
+    path = Path(path)
+    tensors = torch_files.read(path)
+    rule = 'hold "i.weight" and "i.bias" for each convolution of a Sequential'
+    check_that(isinstance(tensors, dict), str(path), rule, f"a {type(tensors).__name__}")
     kernels: dict[int, np.ndarray] = {}
-    for key, value in found.items():
-        if not isinstance(key, str) or not _TENSOR_NAME.fullmatch(key):
-            raise ValueError(f"{path} must hold {wanted}, got {key!r}.")
-        if not isinstance(value, np.ndarray) or not jnp.issubdtype(value.dtype, np.floating):
-            raise ValueError(
-                f"{path} must hold {wanted}, each a floating point array, got a "
-                f"{getattr(value, 'dtype', type(value).__name__)} as {key!r}."
-            )
-        number = key.partition(".")[0]
-        if f"{number}.weight" not in found or f"{number}.bias" not in found:
-            raise ValueError(f"{path} must hold {wanted}, got only one of them for {number}.")
-        kernels[int(number)] = np.asarray(found[f"{number}.weight"], np.float32)
-    if not kernels:
-        raise ValueError(f"{path} must hold {wanted}, got no tensors.")
+    for name, value in tensors.items():
+        named = isinstance(name, str) and _TENSOR_NAME.fullmatch(name)
+        check_that(named, str(path), rule, repr(name))
+        floating = isinstance(value, np.ndarray) and jnp.issubdtype(value.dtype, np.floating)
+        got = f"a {getattr(value, 'dtype', type(value).__name__)} as {name!r}"
+        check_that(floating, str(path), f"{rule}, each a floating point array", got)
+        position = name.partition(".")[0]
+        both = {f"{position}.weight", f"{position}.bias"} <= tensors.keys()
+        check_that(both, str(path), rule, f"only one of them for {position}")
+        kernels[int(position)] = np.asarray(tensors[f"{position}.weight"], np.float32)
+    check_that(kernels, str(path), rule, "no tensors")
     operations: list[str] = []
     channels = None
     parameters: dict[str, dict[str, Array]] = {}
     for position, kernel in sorted(kernels.items()):
-        bias = np.asarray(found[f"{position}.bias"], np.float32)
+        bias = np.asarray(tensors[f"{position}.bias"], np.float32)
         pointwise = kernel.ndim == 4 and kernel.shape[2:] == (1, 1) and not operations
         fits = kernel.ndim == 4 and (pointwise or kernel.shape[2:] == (3, 3))
         if not fits or channels not in (None, kernel.shape[1]) or bias.shape != kernel.shape[:1]:
@@ -139,11 +136,9 @@ def _read(
             "bias": jnp.asarray(bias),
         }
     image_channels = kernels[min(kernels)].shape[1] if resampling == "pool" else channels
-    if image_channels != 3:
-        raise ValueError(
-            f"{path} must hold {'an encoder' if resampling == 'pool' else 'a decoder'} of images "
-            f"of 3 channels, got {image_channels}."
-        )
+    network = "an encoder" if resampling == "pool" else "a decoder"
+    rule = f"hold {network} of images of 3 channels"
+    check_that(image_channels == 3, str(path), rule, image_channels)
     return parameters, tuple(operations)
 
 
@@ -155,12 +150,12 @@ def vgg_encoder(classifier: Classifier, *, layer: str = "relu4_1") -> Encoder:
     AdaIN.
 
     Args:
-        classifier: A `Classifier` of one of the models vgg11, …, vgg19.
-        layer: Where the encoder ends, as in `load_encoder`.
+      classifier: a `Classifier` of one of the models vgg11, …, vgg19.
+      layer: where the encoder ends, as in `load_encoder`.
 
     Raises:
-        TypeError: When it is another model.
-        ValueError: When it has no such layer.
+      TypeError: when it is another model.
+      ValueError: when it has no such layer.
     """
     model = getattr(classifier, "model", None)
     if not isinstance(model, vgg.VGG):
@@ -195,11 +190,11 @@ def check_decoder(path: str | os.PathLike[str], encoder: Any) -> None:
     """Raise when a decoder was trained for another encoder; only `train_decoder` says for which.
 
     Args:
-        path: As of `load_decoder`.
-        encoder: What it is to decode.
+      path: as of `load_decoder`.
+      encoder: what it is to decode.
 
     Raises:
-        ValueError: When it was; with both fingerprints.
+      ValueError: when it was; with both fingerprints.
     """
     path = Path(path)
     description = (path if path.is_dir() else path.parent) / DESCRIPTION_FILE
@@ -217,10 +212,10 @@ def fingerprint(network: Any) -> str:
     """The sha256 of a network's weights and structure, whatever file they came from.
 
     Args:
-        network: A callable pytree.
+      network: a callable pytree.
 
     Raises:
-        TypeError: When it is a plain function, whose weights nobody can see.
+      TypeError: when it is a plain function, whose weights nobody can see.
     """
     structure = jax.tree.structure(network)
     if jax.tree_util.treedef_is_leaf(structure):
@@ -229,12 +224,8 @@ def fingerprint(network: Any) -> str:
             f"jax.tree_util.Partial(apply, weights), got a {type(network).__name__}."
         )
     # Functions are named by their address, which every run changes.
-    digest = hashlib.sha256(_ADDRESS.sub("", str(structure)).encode())
+    parts: list[Any] = [_ADDRESS.sub("", str(structure))]
     for path, leaf in jax.tree.leaves_with_path(network):
-        if callable(leaf):
-            digest.update(f"{jax.tree_util.keystr(path)} {_ADDRESS.sub('', repr(leaf))}".encode())
-            continue
-        values = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
+        value = _ADDRESS.sub("", repr(leaf)) if callable(leaf) else np.asarray(leaf)
+        parts += [f"{jax.tree_util.keystr(path)} ", value]
+    return digest(*parts)

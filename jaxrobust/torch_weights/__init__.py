@@ -19,6 +19,8 @@ import safetensors.numpy
 
 from jaxrobust import models
 from jaxrobust.classifier import Classifier
+from jaxrobust.core.checks import check_that, check_type
+from jaxrobust.core.files import written_whole
 from jaxrobust.torch_weights import layouts, state_dicts
 
 __all__ = ["Opened", "load", "open_file", "save"]
@@ -112,15 +114,12 @@ def open_file(
     if model_name.startswith("alexnet") and not with_norm:
         fields.setdefault("batch_norm", False)
     stride = metadata.pop("stem_stride", None)
-    if stride is not None and fields.setdefault("stem_stride", stride) != stride:
-        raise ValueError(
-            f"stem_stride must be {stride}, as {path} says, got {fields['stem_stride']}."
-        )
+    if stride is not None:
+        got = fields.setdefault("stem_stride", stride)
+        check_that(got == stride, "stem_stride", f"be {stride}, as {path} says", got)
     outputs = _outputs(state, last_layers)
-    if num_classes is not None and outputs not in (None, num_classes):
-        raise ValueError(
-            f"num_classes must be {outputs}, as the last layer in {path} has, got {num_classes}."
-        )
+    fits = num_classes is None or outputs in (None, num_classes)
+    check_that(fits, "num_classes", f"be {outputs}, as the last layer in {path} has", num_classes)
     fields = {"name": model_name, "num_classes": num_classes or outputs or 1000, **fields}
     try:
         matched = state_dicts.match(state, layouts.of(models.create(**fields)))
@@ -128,12 +127,9 @@ def open_file(
     except ValueError as error:
         raise ValueError(f"{path} holds {error}; expected one.") from error
     wrong = state_dicts.differences(state, matched, [n for n in matched.rest if n not in used])
-    if wrong:
-        under = f" under {matched.prefix!r}" if matched.prefix else ""
-        raise ValueError(
-            f"{path} must hold the tensors of {model_name} (layout: {matched.layout}){under} and "
-            f"no others, got {wrong}."
-        )
+    under = f" under {matched.prefix!r}" if matched.prefix else ""
+    rule = f"hold the tensors of {model_name} (layout: {matched.layout}){under} and no others"
+    check_that(not wrong, str(path), rule, wrong)
     found = {"layout": matched.layout, "prefix": matched.prefix}
     for name in ("mean", "std"):
         sources: dict[str, Mapping[str, Any]]
@@ -169,7 +165,7 @@ def _outputs(state: state_dicts.State, names: set[str]) -> int | None:
 
 
 def save(classifier: Classifier, path: str | Path) -> None:
-    """Writes a classifier, whole or not at all, under torchvision's names.
+    """Write a classifier, whole or not at all, under torchvision's names.
 
     PyTorch loads the file with `load_state_dict(safetensors.torch.load_file(path))`; it has to
     normalise the images itself, by the mean and std that stand in the file's metadata, and
@@ -197,10 +193,8 @@ def save(classifier: Classifier, path: str | Path) -> None:
       True
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"path must end in .safetensors, got {path}.")
-    if not isinstance(classifier, Classifier):
-        raise TypeError(f"classifier must be a Classifier, got a {type(classifier).__name__}.")
+    check_that(path.suffix == ".safetensors", "path", "end in .safetensors", path)
+    check_type("classifier", classifier, Classifier, "be a Classifier")
     model: Any = classifier.model
     tensors = {}
     for tensor in next(iter(layouts.of(model).values())):
@@ -213,7 +207,5 @@ def save(classifier: Classifier, path: str | Path) -> None:
         for name in state_dicts.METADATA
         if getattr(model, name, None) is not None
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", **metadata})
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", **metadata})

@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     logging.set_verbosity(logging.WARNING)  # what the libraries tell of themselves
     options = vars(_parser().parse_args(arguments))
+    from jaxrobust.core.checks import check_that
     from jaxrobust.data.dataset_config import DatasetConfig
     from jaxrobust.training import imported
 
@@ -61,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     epsilon, norm = options.pop("epsilon"), options.pop("norm")
     name, path = options.pop("dataset"), options.pop("path")
     try:
-        if name and path:
-            raise ValueError(f"at most one of --dataset and --path, got {name!r} and {path!r}.")
-        if norm and epsilon is None:
-            raise ValueError(f"--norm must stand beside --epsilon, got {norm!r} alone.")
+        given = f"{name!r} and {path!r}"
+        check_that(not (name and path), "at most one of --dataset and --path", "be given", given)
+        alone = norm and epsilon is None
+        check_that(not alone, "--norm", "stand beside --epsilon", f"{norm!r} alone")
         attack = {"name": "pgd", "norm": norm or "linf", "epsilon": epsilon}
         dataset = DatasetConfig(
             name="image_folder" if path else name or "imagenet2012",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxrobust.core.checks import check_that
 from jaxrobust.models import alexnet, resnet, vgg
 
 Naming = Callable[[str], str]
@@ -139,9 +140,8 @@ class Tensor:
 
 
 def _naming(model: nn.Module) -> Mapping[str, Callable[[nn.Module], Naming]]:
-    if type(model) not in _LAYOUTS:
-        names = ", ".join(kind.__name__ for kind in _LAYOUTS)
-        raise TypeError(f"model must be one of {names}, got a {type(model).__name__}.")
+    rule = f"be one of {', '.join(kind.__name__ for kind in _LAYOUTS)}"
+    check_that(type(model) in _LAYOUTS, "model", rule, f"a {type(model).__name__}", TypeError)
     return _LAYOUTS[type(model)]
 
 

@@ -90,17 +90,17 @@ def _describe(content: Any, where: str) -> str:
         return f"an object of {content.name}{where}; save its state_dict() instead"
     if not isinstance(content, dict):
         return f"a {type(content).__name__}{where}"
-    found = f"a dict of {', '.join(map(repr, list(content)[:6])) or 'nothing'}{where}"
+    got = f"a dict of {', '.join(map(repr, list(content)[:6])) or 'nothing'}{where}"
     holding = next((name for name, value in content.items() if _tensors(value)), None)
-    return found if holding is None else f"{found}; save {holding!r}, which holds tensors, alone"
+    return got if holding is None else f"{got}; save {holding!r}, which holds tensors, alone"
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     """What `save` wrote of a network beside its tensors."""
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            found = file.metadata() or {}
-        return {name: json.loads(found[name]) for name in METADATA if name in found}
+            metadata = file.metadata() or {}
+        return {name: json.loads(metadata[name]) for name in METADATA if name in metadata}
     except (safetensors.SafetensorError, ValueError):  # a file of PyTorch; another's metadata
         return {}
 
@@ -111,16 +111,16 @@ def match(state: State, layouts: Mapping[str, list[Tensor]]) -> Match:
     Raises:
       ValueError: when the state dict holds two different networks; with their prefixes.
     """
-    found = {
+    matches = {
         layout: _prefixes(state, {tensor.name for tensor in tensors})
         for layout, tensors in layouts.items()
     }
-    layout = max(found, key=lambda name: found[name][0])  # the first of equals
-    most, prefixes = found[layout]
-    prefix, *others = sorted(prefixes, key=lambda one: (bool(_averaged(one)), len(one)))
+    layout = max(matches, key=lambda name: matches[name][0])  # the first of equals
+    most, prefixes = matches[layout]
+    prefix, *further = sorted(prefixes, key=lambda name: (bool(_averaged(name)), len(name)))
     tensors = {prefix + tensor.name: tensor for tensor in layouts[layout]}
     copies = set()
-    for other in others:
+    for other in further:
         names = [name for name in tensors if name in state]
         twins = [other + name.removeprefix(prefix) for name in names]
         if all(
@@ -145,14 +145,14 @@ def _of_another_copy(name: str, prefix: str, tensors: Iterable[str]) -> bool:
     """Whether a name lies under an averaged prefix beside the network's, not inside it."""
     averaged = _averaged(name)
     around = averaged[: averaged.rstrip(".").rfind(".") + 1]
-    inside = len(around) > len(prefix) and any(each.startswith(around) for each in tensors)
+    inside = len(around) > len(prefix) and any(tensor.startswith(around) for tensor in tensors)
     return averaged not in ("", _averaged(prefix)) and not inside
 
 
 def _averaged(name: str) -> str:
     """The prefix, such as "model_ema.", of the averaged copy that a name is of; "" of none."""
-    found = _AVERAGED.match(name)
-    return found[0] if found else ""
+    averaged = _AVERAGED.match(name)
+    return averaged[0] if averaged else ""
 
 
 def _prefixes(names: Iterable[str], wanted: set[str]) -> tuple[int, list[str]]:
@@ -180,7 +180,7 @@ def normalizer(state: State, names: Iterable[str]) -> tuple[dict[str, tuple[floa
     Raises:
       ValueError: when there are several.
     """
-    found: dict[str, tuple[float, ...]] = {}
+    normalizations: dict[str, tuple[float, ...]] = {}
     used = set()
     for name in names:
         for field, endings in _NORMALIZER.items():
@@ -189,10 +189,11 @@ def normalizer(state: State, names: Iterable[str]) -> tuple[dict[str, tuple[floa
                 continue
             # Its shortest decimal is the same float32.
             channels = tuple(float(str(value)) for value in values.astype(np.float32))
-            if found.setdefault(field, channels) != channels:
-                raise ValueError(f"several normalisations, {field} {found[field]} and {channels}")
+            first = normalizations.setdefault(field, channels)
+            if first != channels:
+                raise ValueError(f"several normalisations, {field} {first} and {channels}")
             used.add(name)
-    return found, used
+    return normalizations, used
 
 
 def differences(state: State, matched: Match, rest: Iterable[str]) -> str:

@@ -231,7 +231,7 @@ def digest(folder: str | Path) -> str:
         raise FileNotFoundError(f"{folder} holds no checkpoints.")
     variables = Path(folder) / _FOLDER / str(step) / "variables"
     contents = sorted(path for path in variables.rglob("*") if path.is_file())
-    return digests.digest(*(part for path in contents for part in (path.name, path.read_bytes())))
+    return digests.digest([path.name for path in contents], *contents)
 
 
 def _steps(folder: Path) -> list[int]:

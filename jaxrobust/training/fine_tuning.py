@@ -7,8 +7,6 @@ next one. So ("runs/quickstart/std", "runs/quickstart/std") are always two diffe
 several seeds of a fine-tuning start from several trainings.
 """
 
-import hashlib
-import json
 import logging
 import re
 from pathlib import Path
@@ -19,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxrobust import models
+from jaxrobust.core.digests import digest
 from jaxrobust.models import late_fusion
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
@@ -28,8 +27,7 @@ _LOGGER = logging.getLogger("jaxrobust")
 
 def _digest(training: dict[str, Any]) -> str:
     """Of what a backbone was trained with: trained anew with other settings, it is another one."""
-    settings = [configs.training_part(training["config"]), training.get("backbones")]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return digest([configs.training_part(training["config"]), training.get("backbones")])
 
 
 def backbone_folders(config: ConfigDict, seed: int) -> list[Path]:
