@@ -1,10 +1,10 @@
 """The paper's variants of the pictures, and which pictures trainings have right on them.
 
-    on = accuracies.measure(one, {"σ = 1": accuracies.blurred(1.0)}, folder=out / "accuracies")
+    on = accuracies.measure(one, {"σ = 1": accuracies.blurred(1.0)})
     on["σ = 1"].top1
 
-A training is evaluated under all variants in one pass over the data. What was measured is kept in
-the folder, a file for each training and split, and not measured again.
+A training is evaluated under all variants in one pass over the data. What was measured is kept
+beside the checkpoint and not measured again.
 """
 
 import argparse
@@ -22,7 +22,8 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from experiments import command, statistics, trained
+from experiments import statistics, trained
+from experiments.experiment import whole_number
 from jaxrobust import __version__, filters, models, plots
 from jaxrobust.core import runtime
 from jaxrobust.core.files import write_json
@@ -35,12 +36,17 @@ from jaxrobust.training import checkpoints, study
 
 Variant = dict[str, Any]
 
+RUNS = ("std", "adv")
 # Figure 6: pixels along the kernel's side, standard deviations in pixels; 5 x 5, so many times.
 BLUR_KERNEL, MEDIAN_KERNEL = 7, 5
 SIGMAS = tuple(quarter / 4 for quarter in range(21))
 TIMES = tuple(range(6))
 # Table 2 reverses about the mean of ImageNet.
 REVERSED_ABOUT = (0.485, 0.456, 0.406)
+FILTERS_NOTE = (
+    f"Gaussian blur of {BLUR_KERNEL} × {BLUR_KERNEL} pixels, σ in pixels; median filter of "
+    f"{MEDIAN_KERNEL} × {MEDIAN_KERNEL} pixels"
+)
 FOLDER = "accuracies"
 # What decides, beside the data and the weights, how many are right.
 _SOURCES = (
@@ -93,11 +99,14 @@ class Accuracy:
     right: np.ndarray = field(repr=False)
 
 
+Runs = Mapping[str, Sequence[Mapping[str, Accuracy]]]  # {"std" | "adv": {variant: …} of each seed}
+
+
 def measure(
     one: trained.Trained,
     variants: Mapping[str, Variant | None],
     *,
-    folder: Path,
+    folder: Path | None = None,
     attacks: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: Any = None,
     split: str | None = None,
@@ -110,8 +119,9 @@ def measure(
       one: the training.
       variants: {name: {"name": filter, options}}; None stands for the pictures as they are.
       attacks: {name: {"name": attack, options}}: pictures that are right both clean and attacked.
-      folder: of what has been measured; a file is used as long as it was measured with the same
-        checkpoint, the same data, this code, this version of JAX and this kind of device.
+      folder: of what has been measured, by default beside the checkpoint; a file is used as long as
+        it was measured with the same checkpoint, the same data, this code, this version of JAX and
+        this kind of device.
       dataset: other data than those of the training's config, as its `dataset`.
       split: None is the data's evaluation split.
       batch_size: images at once over all devices, rounded up to a multiple of their number; None is
@@ -127,6 +137,7 @@ def measure(
     split = split or resolved.evaluation_split
     identity = _identity(one, resolved, catalogued, split)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = folder or one.folder / "outcomes"
     path = folder / f"{one.architecture.rpartition(':')[2]}_{one.run}_{one.seed}_{digest[:10]}.json"
     attacks = attacks or {}
     names = {_key(variant): variant for variant in variants.values()}
@@ -177,7 +188,7 @@ def measure_pairs(
       variants, options: as for `measure`.
       what: said in the progress line.
     """
-    runs: dict[str, list[dict[str, Accuracy]]] = {"std": [], "adv": []}
+    runs: dict[str, list[dict[str, Accuracy]]] = {run: [] for run in RUNS}
     for position, pair in enumerate(pairs):
         for index, (run, one) in enumerate(zip(runs, pair, strict=True), start=1):
             number = f"{2 * position + index}/{2 * len(pairs)}"
@@ -229,7 +240,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of experiments that evaluate."""
     parser.add_argument(
         "--batch-size",
-        type=command.whole_number(1),
+        type=whole_number(1),
         metavar="N",
         help="images at once over all devices (default: as in the config of the training)",
     )
@@ -250,9 +261,12 @@ def images_right(runs: Sequence[Mapping[str, Accuracy]], name: str) -> list[np.n
     return [one[name].right for one in runs]
 
 
-def mean_top1(runs: Sequence[Mapping[str, Accuracy]], name: str) -> float:
-    """The mean over seeds."""
-    return float(np.mean([one[name].top1 for one in runs]))
+def ahead(runs: Runs, name: str, first: str = "std", second: str = "adv") -> dict[str, Any]:
+    """Whether `second` has more images right on a variant: {"adv_minus_std": …, "verdict": …}."""
+    values = (images_right(runs[run], name) for run in (first, second))
+    change = statistics.compare(*values, "positive")
+    verdict = change.pop("verdict")
+    return {f"{second}_minus_{first}": change, "verdict": verdict}
 
 
 def with_spread(values: Sequence[float | None]) -> str:
