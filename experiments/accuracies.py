@@ -256,15 +256,10 @@ def add_stylized_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def images_right(runs: Sequence[Mapping[str, Accuracy]], name: str) -> list[np.ndarray]:
-    """For each seed, which images are right on a variant, in per cent: what intervals are of."""
-    return [one[name].right for one in runs]
-
-
 def ahead(runs: Runs, name: str, first: str = "std", second: str = "adv") -> dict[str, Any]:
     """Whether `second` has more images right on a variant: {"adv_minus_std": …, "verdict": …}."""
-    values = (images_right(runs[run], name) for run in (first, second))
-    change = statistics.compare(*values, "positive")
+    right = [[seed[name].right for seed in runs[run]] for run in (first, second)]
+    change = statistics.compare(*right, "positive")
     verdict = change.pop("verdict")
     return {f"{second}_minus_{first}": change, "verdict": verdict}
 

@@ -41,7 +41,7 @@ MEDIAN = {f"median {times}": accuracies.median_filtered(times) for times in TIME
 def measure_level(runs: Runs, name: str, side: str | None = None) -> dict[str, Any]:
     """STD, ADV and STD - ADV on one variant, as JSON; `side` is a claim about the difference."""
     by_seed = {run: [seed[name].top1 for seed in runs[run]] for run in RUNS}
-    right = [accuracies.images_right(runs[run], name) for run in ("adv", "std")]
+    right = [[seed[name].right for seed in runs[run]] for run in ("adv", "std")]
     return {
         run: {"mean": float(np.mean(values)), "by_seed": values} for run, values in by_seed.items()
     } | {"std_minus_adv": statistics.compare(*right, side)}

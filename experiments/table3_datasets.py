@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import command, result
+from experiments import result
 from experiments.experiment import Experiment, whole_number
 from jaxrobust import plots
+from jaxrobust.core.logs import Progress
 from jaxrobust.data import catalog, prepare, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.transforms import HostTransform
@@ -90,7 +91,7 @@ def measure(name: str, data_dir: str | None) -> dict[str, Any]:
 
 def _sizes(split: sources.Split, title: str) -> np.ndarray:
     """Height and width of all images, (n, 2)."""
-    progress = command.Steps(title, -(-len(split) // _PICTURES_A_STEP), images=_PICTURES_A_STEP)
+    progress = Progress(title, len(split))
     sizes = np.zeros((len(split), 2))
     for index in range(len(split)):
         try:
@@ -98,8 +99,8 @@ def _sizes(split: sources.Split, title: str) -> np.ndarray:
                 sizes[index] = picture.height, picture.width
         except OSError as error:
             raise ValueError(f"Cannot read the size of {split.describe(index)}.") from error
-        if (index + 1) % _PICTURES_A_STEP == 0 or index + 1 == len(split):
-            progress.step()
+        if (index + 1) % _PICTURES_A_STEP == 0:
+            progress.step(_PICTURES_A_STEP)
     progress.close(f"{title}: {len(split):,} pictures in {progress.elapsed:.1f} s")
     return sizes
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxrobust.core.files import written_whole
+
 _SIDE = 160  # pixels; larger pictures are reduced to it
 _PARTS = 16  # the gap between two is such a part of their height
 MOST = 6  # pictures in a row
@@ -29,7 +31,7 @@ def write(images: Any, path: Path) -> str:
       path: of the PNG; its folder is made.
 
     Returns:
-      The file's name.
+      the file's name.
     """
     pixels = np.rint(255 * np.clip(np.asarray(images, np.float32), 0, 1)).astype(np.uint8)
     pictures = [Image.fromarray(one if one.shape[-1] == 3 else one[..., 0]) for one in pixels]
@@ -42,8 +44,6 @@ def write(images: Any, path: Path) -> str:
     row = Image.new("RGBA", (len(pictures) * step - gap, height))  # transparent between them
     for position, one in enumerate(pictures):
         row.paste(one.convert("RGBA"), (position * step, 0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    row.save(temporary, format="PNG", optimize=True)
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        row.save(temporary, format="PNG", optimize=True)
     return path.name
