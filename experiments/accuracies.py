@@ -215,18 +215,17 @@ def stylized_dataset(one: trained.Trained, folder: Path) -> ConfigDict:
     """
     resolved, dataset = resolve(one.config.dataset)
     own = sources.open_split(resolved, dataset, resolved.evaluation_split)
-    config = ConfigDict(
-        dataclasses.asdict(
-            DatasetConfig(name="image_folder", path=str(folder), image_size=resolved.image_size)
-        )
-    )
-    names = pipeline.describe(_only_split(config)).class_names
+    copy = DatasetConfig(name="image_folder", path=str(folder), image_size=resolved.image_size)
+    split = resolve(copy)[0].evaluation_split
+    # A folder of one split alone has no other to train on.
+    copy = dataclasses.replace(copy, train_split=split, evaluation_split=split)
+    names = pipeline.describe(copy).class_names
     if names != class_folders(own):
         raise ValueError(
             f"{folder} must have the classes of {dataset.title}, {_some(class_folders(own))}, "
             f"got {_some(names)}."
         )
-    return _only_split(config)
+    return ConfigDict(dataclasses.asdict(copy))
 
 
 def has_cue_conflict(one: trained.Trained) -> bool:
@@ -412,13 +411,6 @@ def _accuracy(counts: Mapping[str, Any], classes: int) -> Accuracy:
         texture=per_cent("texture") if "texture" in counts else None,
         right=100.0 * (np.frombuffer(counts["right"].encode(), np.uint8) == ord("1")),
     )
-
-
-def _only_split(config: ConfigDict) -> ConfigDict:
-    """An image folder of one split alone has no other to train on."""
-    resolved, _ = resolve(config)
-    split = resolved.evaluation_split
-    return ConfigDict(config.to_dict() | {"train_split": split, "evaluation_split": split})
 
 
 def _some(names: Sequence[str]) -> str:

@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> result.Result:
         ]
         rows = [list(pictures.images)]
         captions = [[f"{names[shape]}, texture of {names[texture]}" for shape, texture in cues]]
-        for run, one in zip(accuracies.RUNS, pairs[0], strict=True):
-            classifier = one.load()
+        for run, training in zip(accuracies.RUNS, pairs[0], strict=True):
+            classifier = training.load()
             answers = np.asarray(classifier(pictures.images).argmax(-1), np.int32)
             answered = dataclasses.replace(pictures, labels=answers)
             maps = sensitivity.maps_of(classifier, _METHOD, answered, seed=0)

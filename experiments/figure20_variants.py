@@ -46,29 +46,29 @@ class Column(NamedTuple):
     images: np.ndarray  # float32 (n, h, w, 3) in [0, 1]
 
 
-def columns(one: trained.Trained, pictures: Pictures, stylized: Path | None) -> list[Column]:
+def columns(training: trained.Trained, pictures: Pictures, stylized: Path | None) -> list[Column]:
     """Pictures, one a class, as they are, filtered, and as cue conflicts and stylised if possible.
 
     Args:
-      one: a training on the data set of the pictures.
+      training: a training on the data set of the pictures.
       pictures: the first of each class, as all splits have them.
       stylized: the stylised copy, if there is one.
     """
-    found = [Column("", "standard", "the evaluation split", pictures.images)]
+    made = [Column("", "standard", "the evaluation split", pictures.images)]
     for group, title, variant in FILTERS:
         settings = ", ".join(f"{key}={value}" for key, value in variant.items() if key != "name")
         images = accuracies.filtered(pictures.images, variant)
-        found.append(Column(group, title, f"{variant['name']}({settings})", images))
-    others = []
-    if accuracies.has_cue_conflict(one):
-        others.append(("cue conflict", "the split cue_conflict", one.config, "cue_conflict"))
+        made.append(Column(group, title, f"{variant['name']}({settings})", images))
+    textures = []
+    if accuracies.has_cue_conflict(training):
+        textures.append(("cue conflict", "the split cue_conflict", training.config, "cue_conflict"))
     if stylized is not None:
-        config = ConfigDict({"dataset": accuracies.stylized_dataset(one, stylized)})
-        others.append(("stylized", str(stylized), config, None))
-    for title, source, config, split in others:
+        config = ConfigDict({"dataset": accuracies.stylized_dataset(training, stylized)})
+        textures.append(("stylized", str(stylized), config, None))
+    for title, source, config, split in textures:
         drawn = evaluation_pictures(config, len(pictures), per_class=True, split=split)
-        found.append(Column("Texture", title, source, drawn.images))
-    return found
+        made.append(Column("Texture", title, source, drawn.images))
+    return made
 
 
 def draw(
@@ -113,22 +113,22 @@ def run(arguments: argparse.Namespace) -> result.Result:
     sheets: dict[tuple[Any, ...], str] = {}
     findings: dict[str, result.Finding] = {}
     parts: list[result.Part] = []
-    for one in trained.find(arguments.workdirs):
-        if one.title in findings:
+    for training in trained.find(arguments.workdirs):
+        if training.title in findings:
             continue
-        resolved, dataset = resolve(one.config.dataset)
+        resolved, dataset = resolve(training.config.dataset)
         key = resolved.name, resolved.path, resolved.image_size, resolved.resize_size
         if key in sheets:
-            findings[one.title] = result.Finding({"sheet": sheets[key]})
+            findings[training.title] = result.Finding({"sheet": sheets[key]})
             continue
         title = dataset.title
-        if any(key[0] == other[0] for other in sheets):
+        if any(key[0] == kept[0] for kept in sheets):
             title += f" ({resolved.image_size} px{', ' + resolved.path if resolved.path else ''})"
-        classes = accuracies.number_of_classes(one)
-        pictures = evaluation_pictures(one.config, classes, per_class=True)
+        classes = accuracies.number_of_classes(training)
+        pictures = evaluation_pictures(training.config, classes, per_class=True)
         count = min(arguments.pictures or _MOST_PICTURES, classes)
         positions = shown_positions(pictures.labels, count)
-        sheet = columns(one, pictures, arguments.stylized)
+        sheet = columns(training, pictures, arguments.stylized)
         figure = result.Figure(
             f"figure20_variants_{trained.slug(title)}.png", f"Variants of {title}"
         )
@@ -139,10 +139,10 @@ def run(arguments: argparse.Namespace) -> result.Result:
         variants = [
             dict(zip(("group", "title", "source"), column, strict=False)) for column in sheet
         ]
-        findings[one.title] = result.Finding(
+        findings[training.title] = result.Finding(
             {"sheet": str(path), "dataset": resolved.name, "variants": variants, "drawn": drawn}
         )
-        rows = ", ".join(f"{each['index']} ({each['class']})" for each in drawn)
+        rows = ", ".join(f"{picture['index']} ({picture['class']})" for picture in drawn)
         parts += [
             result.Table(
                 ["column", "from"],

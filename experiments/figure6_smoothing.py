@@ -33,7 +33,6 @@ from jaxrobust import plots
 _WITHIN = 10.0
 _ABOVE_CHANCE = 10.0
 _MOST_PICTURES = 50
-_SHOWN_LEVELS = (0, 1, 2, 3, 4, 5)  # both sigmas and times
 BLUR = {f"blur {sigma:g}": accuracies.blurred(sigma) for sigma in SIGMAS}
 MEDIAN = {f"median {times}": accuracies.median_filtered(times) for times in TIMES}
 
@@ -50,18 +49,15 @@ def measure_level(runs: Runs, name: str, side: str | None = None) -> dict[str, A
 def decide(runs: Runs, *, chance: float) -> dict[str, Any]:
     """Claim 5, with the accuracies at all levels and the differences that decide it.
 
+    A level of blur counts while both are more than 10 points above chance, there and at all smaller
+    sigmas. "change" is by how much STD - ADV differs from its value at sigma 0, "verdict" says
+    whether that is within 10 points at the levels that count, "order" whether the one that is ahead
+    at sigma 0 still is; "turned_at" lists the sigmas, of all, at which the other one is ahead by
+    the interval.
+
     Args:
       runs: accuracies of STD and ADV under all of `BLUR` and `MEDIAN`.
       chance: accuracy of a guess, in per cent.
-
-    Returns:
-      "blur": whether blur leaves the difference of STD and ADV, and which of them is ahead, as they
-      are. Its "levels" have for each sigma the accuracies, by how much STD - ADV has changed from
-      sigma 0, and whether the level counts: both are more than 10 points above chance there, and at
-      all smaller sigmas. Its "verdict" is claim 5's over the levels that count; "order" says
-      whether the one that is ahead at sigma 0 still is, at those levels; "turned_at" lists the
-      sigmas, of all, at which the other one is ahead by the interval.
-      "median": whether ADV is ahead after five median filters.
     """
     pairs = list(zip(runs["std"], runs["adv"], strict=True))
     gaps = [[std[name].right - adv[name].right for std, adv in pairs] for name in BLUR]
@@ -132,10 +128,13 @@ def draw_curves(runs: Runs, *, title: str, chance: float, path: Path) -> None:
 
 
 def draw_pictures(pictures: Pictures, positions: Sequence[int], *, title: str, path: Path) -> None:
-    """For each picture a row of blurred ones above one of median-filtered ones."""
+    """For each picture a row of blurred ones above one of median-filtered ones.
+
+    A column is so many median filters, and as many pixels of sigma.
+    """
     images = pictures.images[list(positions)]
     filtered = [
-        [accuracies.filtered(images, variant(level)) for level in _SHOWN_LEVELS]
+        [accuracies.filtered(images, variant(level)) for level in TIMES]
         for variant in (accuracies.blurred, accuracies.median_filtered)
     ]
     plots.grid(
@@ -145,7 +144,7 @@ def draw_pictures(pictures: Pictures, positions: Sequence[int], *, title: str, p
             for levels in filtered
         ],
         row_titles=["blur, σ", "median, times"] * len(positions),
-        column_titles=[str(level) for level in _SHOWN_LEVELS],
+        column_titles=[str(level) for level in TIMES],
         row_groups=[(pictures.class_names[pictures.labels[position]], 2) for position in positions],
         title=title,
         note=f"{accuracies.FILTERS_NOTE}.",
@@ -154,7 +153,7 @@ def draw_pictures(pictures: Pictures, positions: Sequence[int], *, title: str, p
 
 
 def boxes(
-    title: str, found: Mapping[str, Any], images: np.ndarray, *, stem: Path
+    title: str, numbers: Mapping[str, Any], images: np.ndarray, *, stem: Path
 ) -> list[result.Box]:
     """A slider for blur and one for the median filter: pictures and accuracies at each level."""
     made = []
@@ -163,7 +162,7 @@ def boxes(
         ("median", "times", "{:g} times", "Median filter", MEDIAN),
     ):
         panels = []
-        for level, variant in zip(found[kind]["levels"], variants.values(), strict=True):
+        for level, variant in zip(numbers[kind]["levels"], variants.values(), strict=True):
             text = unit.format(level[key])
             path = stem.with_name(f"{stem.name}_tiles_{kind}_{level[key]:g}.png")
             file = tiles.write(accuracies.filtered(images, variant), path)
@@ -179,10 +178,10 @@ def cells(level: Mapping[str, Any]) -> list[result.Cell]:
     return [*sides, result.Change(level["std_minus_adv"], 1)]
 
 
-def tables(found: Mapping[str, Any]) -> list[result.Part]:
+def tables(numbers: Mapping[str, Any]) -> list[result.Part]:
     """The accuracies of one architecture at all levels, and which of the two is ahead."""
-    blur, median = found["blur"], found["median"]
-    threshold = f"{found['chance'] + _ABOVE_CHANCE:g} %"
+    blur, median = numbers["blur"], numbers["median"]
+    threshold = f"{numbers['chance'] + _ABOVE_CHANCE:g} %"
     rows = []
     for level in blur["levels"]:
         judged: list[result.Cell] = ["", "", ""]
@@ -202,8 +201,8 @@ def tables(found: Mapping[str, Any]) -> list[result.Part]:
     judgement = ["change from σ = 0", f"both above {threshold}", f"within ±{_WITHIN:g}"]
     return [
         result.Text(
-            f"{found['dataset']}, {found['images']} images; pairs of trainings: "
-            f"{len(found['pairs'])}. Top-1 accuracy in per cent, mean ± standard deviation over "
+            f"{numbers['dataset']}, {numbers['images']} images; pairs of trainings: "
+            f"{len(numbers['pairs'])}. Top-1 accuracy in per cent, mean ± standard deviation over "
             "seeds; differences in points with their 95 % bootstrap intervals."
         ),
         result.Table(["blur, σ", *header, *judgement], rows),
@@ -215,16 +214,16 @@ def tables(found: Mapping[str, Any]) -> list[result.Part]:
     ]
 
 
-def decision(found: Mapping[str, Any]) -> result.Decision:
+def decision(numbers: Mapping[str, Any]) -> result.Decision:
     """Claim 5 of one architecture, with the measures that decide it."""
-    blur, median = found["blur"], found["median"]
+    blur, median = numbers["blur"], numbers["median"]
     measures = []
     counted = [level for level in blur["levels"] if level["counts"] and level["sigma"] > 0]
     if counted:
-        level = max(counted, key=lambda one: abs(one["change"]["mean"]))
+        level = max(counted, key=lambda level: abs(level["change"]["mean"]))
         what = (
             f"top-1 under blur, %; of σ ≤ {blur['counted_up_to']:g}, where both are above "
-            f"{found['chance'] + _ABOVE_CHANCE:g} %, the one with the largest change: "
+            f"{numbers['chance'] + _ABOVE_CHANCE:g} %, the one with the largest change: "
             f"σ = {level['sigma']:g}"
         )
         change = result.Change(level["change"], 1, "STD − ADV has changed by")
@@ -233,7 +232,7 @@ def decision(found: Mapping[str, Any]) -> result.Decision:
     what = f"top-1 after {last['times']} median filters, %"
     change = result.Change(median["adv_minus_std_at_the_end"], 1, "ADV − STD")
     measures.append(result.Measure(what, *cells(last)[:2], change, median["verdict"]))
-    return result.Decision(found["claim_5"], measures)
+    return result.Decision(numbers["claim_5"], measures)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -270,7 +269,7 @@ def run(arguments: argparse.Namespace) -> result.Result:
         chance = 100.0 / accuracies.number_of_classes(first)
         pictures = drawn[title]
         positions = shown_positions(pictures.labels, arguments.pictures)
-        found = {
+        numbers = {
             "pairs": trained.pairs_described(pairs),
             "dataset": first.config.dataset.name,
             "images": len(next(iter(runs["std"][0].values())).right),
@@ -287,11 +286,11 @@ def run(arguments: argparse.Namespace) -> result.Result:
         draw_pictures(
             pictures, positions, title=examples.caption, path=arguments.out / examples.file
         )
-        parts = [*tables(found), curves, examples]
+        parts = [*tables(numbers), curves, examples]
         if arguments.tiles:
             images = pictures.images[shown_positions(pictures.labels, tiles.MOST)]
-            parts = [*boxes(title, found, images, stem=stem), *parts]
-        findings[title] = result.Finding(found, parts, {"5": decision(found)})
+            parts = [*boxes(title, numbers, images, stem=stem), *parts]
+        findings[title] = result.Finding(numbers, parts, {"5": decision(numbers)})
     return result.Result(findings)
 
 

@@ -21,7 +21,7 @@ Cost: seconds for the quickstart's six models on two CPU cores, and the loading 
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +102,16 @@ def measure(pairs: trained.Pairs, *, stylized: Path | None, batch_size: int | No
 
 def describe(runs: Runs) -> dict[str, Any]:
     """{run: {variant: {metric: mean, spread and values by seed}}} as JSON."""
-    found: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for run, seeds in runs.items():
-        found[run] = {name: {"n": len(one.right)} for name, one in seeds[0].items()}
-        for name, variant in found[run].items():
+        described[run] = {name: {"n": len(accuracy.right)} for name, accuracy in seeds[0].items()}
+        for name, variant in described[run].items():
             for metric in METRICS:
                 values = [getattr(seed[name], metric) for seed in seeds]
                 # Elsewhere the texture is that of the label.
                 if None not in values and (metric != "texture" or name == "cue_conflict"):
                     variant[metric] = accuracies.over_seeds(values)
-    return found
+    return described
 
 
 def decide(runs: Runs) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def decide(runs: Runs) -> dict[str, Any]:
     }
 
 
-def draw(found: Mapping[str, Any], *, path: Path) -> None:
+def draw(architectures: Mapping[str, Any], *, path: Path) -> None:
     """A panel an architecture, then those of the paper."""
 
     def top1(runs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -154,8 +154,8 @@ def draw(found: Mapping[str, Any], *, path: Path) -> None:
 
     accuracies.draw_beside_paper(
         {
-            f"{title}, {one['dataset_title']}": top1(one["accuracies"])
-            for title, one in found.items()
+            f"{title}, {numbers['dataset_title']}": top1(numbers["accuracies"])
+            for title, numbers in architectures.items()
         },
         {title: top1(runs) for title, runs in PAPER.items()},
         y_label="top-1 accuracy (%)",
@@ -166,52 +166,53 @@ def draw(found: Mapping[str, Any], *, path: Path) -> None:
     )
 
 
-def rows(
-    title: str, dataset: str, runs: Mapping[str, Any], cell: Callable[[Any], result.Cell]
-) -> list[list[result.Cell]]:
+def cell(value: Any) -> result.Cell:
+    """Ours, of several seeds, or the paper's mean and standard deviation; nothing of None."""
+    if isinstance(value, tuple):
+        return result.Number(value[0], 2, value[1])
+    return result.Spread(value["by_seed"]) if value else ""
+
+
+def rows(title: str, dataset: str, runs: Mapping[str, Any]) -> list[list[result.Cell]]:
     """A row a run and metric, as far as there is any value of it."""
-    found = []
+    filled = []
     for run, variants in runs.items():
         for metric, metric_title in METRICS.items():
             values = [variants.get(name, {}).get(metric) for name in TITLES]
             if any(values):
-                cells = [cell(value) if value else "" for value in values]
-                found.append([f"{title} {run.upper()}, {dataset}", metric_title, *cells])
-    return found
+                who = f"{title} {run.upper()}, {dataset}"
+                filled.append([who, metric_title, *map(cell, values)])
+    return filled
 
 
-def tables(title: str, found: Mapping[str, Any]) -> list[result.Part]:
+def tables(title: str, numbers: Mapping[str, Any]) -> list[result.Part]:
     """Our rows, the paper's, and what is not compared."""
-    measured = found["accuracies"]
-    ours = rows(title, found["dataset_title"], measured, lambda one: result.Spread(one["by_seed"]))
-    papers = [
-        row
-        for name, runs in PAPER.items()
-        for row in rows(name, "ImageNet", runs, lambda one: result.Number(one[0], 2, one[1]))
-    ]
+    measured = numbers["accuracies"]
+    ours = rows(title, numbers["dataset_title"], measured)
+    papers = [row for name, runs in PAPER.items() for row in rows(name, "ImageNet", runs)]
     counts = ", ".join(
-        f"{TITLES[name].lower()} {one['n']}" for name, one in measured["std"].items()
+        f"{TITLES[name].lower()} {variant['n']}" for name, variant in measured["std"].items()
     )
-    mean = ", ".join(f"{value:g}" for value in found["reversed_about"])
+    mean = ", ".join(f"{value:g}" for value in numbers["reversed_about"])
     notes = []
-    if found["claim"]["reversed"]["nothing_lost"]:
+    if numbers["claim"]["reversed"]["nothing_lost"]:
         notes.append("By reversed colours nothing was lost, so nothing is compared.")
-    if not STYLIZED.keys() & found["claim"].keys():
+    if not STYLIZED.keys() & numbers["claim"].keys():
         notes.append("Nothing stylised was given, and the data set has no cue conflicts.")
     return [
         result.Text(
-            f"Per cent, mean ± standard deviation; pairs of trainings: {len(found['pairs'])}; "
-            f"images: {counts}; a guess has {found['chance']:g} %. Colours are reversed about the "
-            f"mean of ImageNet, [{mean}]. {PAPER_NOTE}"
+            f"Per cent, mean ± standard deviation; pairs of trainings: {len(numbers['pairs'])}; "
+            f"images: {counts}; a guess has {numbers['chance']:g} %. Colours are reversed about "
+            f"the mean of ImageNet, [{mean}]. {PAPER_NOTE}"
         ),
         result.Table(["", "", *TITLES.values()], ours, papers, left=2),
         *([result.Notes(notes)] if notes else []),
     ]
 
 
-def decision(found: Mapping[str, Any]) -> result.Decision:
+def decision(numbers: Mapping[str, Any]) -> result.Decision:
     """Claim 6 of one architecture, with the measures that decide it."""
-    claim = found["claim"]
+    claim = numbers["claim"]
     lost = claim["reversed"]
     measures = [
         result.Measure(
@@ -223,11 +224,11 @@ def decision(found: Mapping[str, Any]) -> result.Decision:
     ]
     for name, title in STYLIZED.items():
         if name in claim:
-            top1 = [found["accuracies"][run][name]["top1"] for run in RUNS]
+            top1 = [numbers["accuracies"][run][name]["top1"] for run in RUNS]
             measures.append(
                 result.Measure(
                     f"top-1 on {title}, %",
-                    *(result.Spread(one["by_seed"]) for one in top1),
+                    *(result.Spread(values["by_seed"]) for values in top1),
                     result.Change(claim[name]["adv_minus_std"], 1, "ADV − STD"),
                     claim[name]["verdict"],
                 )
@@ -243,11 +244,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> result.Result:
     """Measures, decides and draws every architecture beside the paper's."""
-    found: dict[str, Any] = {}
+    architectures: dict[str, Any] = {}
     for title, pairs in trained.by_architecture(arguments.workdirs).items():
         runs = measure(pairs, stylized=arguments.stylized, batch_size=arguments.batch_size)
         dataset = pairs[0][0].config.dataset
-        found[title] = {
+        architectures[title] = {
             "pairs": trained.pairs_described(pairs),
             "dataset": dataset.name,
             "dataset_title": catalog.get(dataset.name).title,
@@ -258,10 +259,10 @@ def run(arguments: argparse.Namespace) -> result.Result:
             "paper": {"dataset": "ImageNet", "note": PAPER_NOTE, "accuracies": PAPER},
         }
     figure = result.Figure("table2_variants.png", "Accuracy on variants of the pictures")
-    draw(found, path=arguments.out / figure.file)
+    draw(architectures, path=arguments.out / figure.file)
     findings = {
-        title: result.Finding(one, tables(title, one), {"6": decision(one)})
-        for title, one in found.items()
+        title: result.Finding(numbers, tables(title, numbers), {"6": decision(numbers)})
+        for title, numbers in architectures.items()
     }
     return result.Result(findings, [figure])
 

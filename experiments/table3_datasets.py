@@ -105,7 +105,7 @@ def _sizes(split: sources.Split, title: str) -> np.ndarray:
     return sizes
 
 
-def differences(name: str, found: Mapping[str, float]) -> list[str]:
+def differences(name: str, measured: Mapping[str, float]) -> list[str]:
     """Sentences on what the paper, or else the catalogue, expects of a data set.
 
     Example:
@@ -119,10 +119,10 @@ def differences(name: str, found: Mapping[str, float]) -> list[str]:
     sentences = []
     for column, value in zip(COLUMNS, expected, strict=True):
         approximate = column == "pixels" and dataset.native_size is None
-        if abs(found[column] - value) > (_TOLERANCE * value if approximate else 0):
+        if abs(measured[column] - value) > (_TOLERANCE * value if approximate else 0):
             whose = "paper" if name in PAPER and column != "evaluation" else "catalogue"
             sentences.append(
-                f"{dataset.title} has {_shown(name, column, found[column])} {COLUMNS[column]} "
+                f"{dataset.title} has {_shown(name, column, measured[column])} {COLUMNS[column]} "
                 f"where the {whose} has {_shown(name, column, value)}."
             )
     return sentences
@@ -151,10 +151,10 @@ def tables(datasets: Mapping[str, dict[str, Any]]) -> list[result.Part]:
     """The tables, what differs, and how to prepare what is missing."""
 
     def row(name: str) -> list[str]:
-        found = datasets[name].get("found", {})
+        measured = datasets[name].get("found", {})
         cells = [datasets[name]["title"]]
         for column, of_paper in itertools.zip_longest(COLUMNS, PAPER.get(name, ())):
-            cells.append(_shown(name, column, found.get(column)))
+            cells.append(_shown(name, column, measured.get(column)))
             if of_paper is not None:
                 cells.append(_shown(name, column, of_paper))
         return cells
@@ -162,20 +162,19 @@ def tables(datasets: Mapping[str, dict[str, Any]]) -> list[result.Part]:
     header = ["Pixels", "Classes", "Training images", "Evaluation images"]
     with_paper = [text for title in header for text in (title, "paper")][:-1]
     shown: list[result.Part] = [result.Table(["Data set", *with_paper], [*map(row, PAPER)])]
-    lists = {
-        "Differences:": [text for one in datasets.values() for text in one.get("differences", ())],
-        "Cannot be used:": [
-            f"{one['title']}: {one['error']}" for one in datasets.values() if "error" in one
-        ],
-        "Not prepared (all of these commands but that of Tiny ImageNet need pip install "
-        '"jaxrobust[prepare]"):': [
-            f"{one['title']}: {one['prepare']}" for one in datasets.values() if "prepare" in one
-        ],
-    }
-    for heading, sentences in lists.items():
+    extra = 'pip install "jaxrobust[prepare]"'
+    for key, heading in (
+        ("differences", "Differences:"),
+        ("error", "Cannot be used:"),
+        ("prepare", f"Not prepared (all of these but Tiny ImageNet need {extra}):"),
+    ):
+        sentences: list[str] = []
+        for dataset in datasets.values():
+            said = dataset.get(key, [])
+            sentences += [f"{dataset['title']}: {said}"] if isinstance(said, str) else said
         if sentences:
             shown += [result.Text(heading), result.Notes(sentences)]
-    own = [name for name, one in datasets.items() if name not in PAPER and "found" in one]
+    own = [name for name, dataset in datasets.items() if name not in PAPER and "found" in dataset]
     if own:
         shown.append(result.Table(["The library's own", *header], [*map(row, own)]))
     made = "The library makes its own data sets (textured_shapes, digits) when they are used."
@@ -218,8 +217,8 @@ def run(arguments: argparse.Namespace) -> result.Result:
     shown = tables(datasets)
     examples = [
         example(name, arguments.data_dir, arguments.image_size)
-        for name, one in datasets.items()
-        if "found" in one
+        for name, dataset in datasets.items()
+        if "found" in dataset
     ]
     if examples:
         figure = result.Figure("table3_datasets.png", "The data sets")
@@ -228,7 +227,8 @@ def run(arguments: argparse.Namespace) -> result.Result:
         shown.append(figure)
     for name, figures in PAPER.items():
         datasets[name]["paper"] = dict(zip(COLUMNS, figures, strict=False))
-    return result.Result({name: result.Finding(one) for name, one in datasets.items()}, shown)
+    findings = {name: result.Finding(dataset) for name, dataset in datasets.items()}
+    return result.Result(findings, shown)
 
 
 EXPERIMENT = Experiment(
