@@ -3,15 +3,12 @@
     on = accuracies.measure(one, {"σ = 1": accuracies.blurred(1.0)})
     on["σ = 1"].top1
 
-A training is evaluated under all variants in one pass over the data. What was measured is kept
-beside the checkpoint and not measured again.
+A training is evaluated under all variants in one pass over the data; what was measured is kept
+beside its checkpoint and not measured again (`jaxrobust.evaluation.outcomes`).
 """
 
 import argparse
 import dataclasses
-import hashlib
-import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,20 +16,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments import statistics, trained
 from experiments.experiment import whole_number
-from jaxrobust import __version__, filters, models, plots
-from jaxrobust.core import runtime
-from jaxrobust.core.files import write_json
-from jaxrobust.data import catalog, pipeline, sources
+from jaxrobust import filters, plots
+from jaxrobust.data import pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
-from jaxrobust.data.listing import files_stamp
-from jaxrobust.evaluation import evaluate
+from jaxrobust.evaluation import outcomes
+from jaxrobust.evaluation.outcomes import Outcome
 from jaxrobust.stylization.copy_plan import class_folders
-from jaxrobust.training import checkpoints, study
+from jaxrobust.training import checkpoints
 
 Variant = dict[str, Any]
 
@@ -47,17 +41,6 @@ FILTERS_NOTE = (
     f"Gaussian blur of {BLUR_KERNEL} × {BLUR_KERNEL} pixels, σ in pixels; median filter of "
     f"{MEDIAN_KERNEL} × {MEDIAN_KERNEL} pixels"
 )
-FOLDER = "accuracies"
-# What decides, beside the data and the weights, how many are right.
-_SOURCES = (
-    "filters.py",
-    "attacks/*.py",
-    "evaluation/*.py",
-    "core/*.py",
-    "classifier.py",
-    "models/*.py",
-)
-_IGNORED = ("augmentation", "train_split", "in_memory", "workers")
 
 
 def blurred(sigma: float) -> Variant:
@@ -106,7 +89,6 @@ def measure(
     one: trained.Trained,
     variants: Mapping[str, Variant | None],
     *,
-    folder: Path | None = None,
     attacks: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: Any = None,
     split: str | None = None,
@@ -116,12 +98,9 @@ def measure(
     """The accuracies of a training on variants of a split.
 
     Args:
-      one: the training.
+      one: the training; which images it has right is kept beside its checkpoint.
       variants: {name: {"name": filter, options}}; None stands for the pictures as they are.
       attacks: {name: {"name": attack, options}}: pictures that are right both clean and attacked.
-      folder: of what has been measured, by default beside the checkpoint; a file is used as long as
-        it was measured with the same checkpoint, the same data, this code, this version of JAX and
-        this kind of device.
       dataset: other data than those of the training's config, as its `dataset`.
       split: None is the data's evaluation split.
       batch_size: images at once over all devices, rounded up to a multiple of their number; None is
@@ -133,49 +112,19 @@ def measure(
     """
     # Worker processes need a program of their own kind; threads do as well.
     dataset = ConfigDict((dataset or one.config.dataset).to_dict() | {"workers": 0})
-    resolved, catalogued = resolve(dataset)
-    split = split or resolved.evaluation_split
-    identity = _identity(one, resolved, catalogued, split)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = folder or one.folder / "outcomes"
-    path = folder / f"{one.architecture.rpartition(':')[2]}_{one.run}_{one.seed}_{digest[:10]}.json"
-    attacks = attacks or {}
-    names = {_key(variant): variant for variant in variants.values()}
-    known = _read(path, identity)
-    missing = {key: variant for key, variant in names.items() if key not in known}
-    attacked = {_attack_key(attack): attack for attack in attacks.values()}
-    attacked = {key: attack for key, attack in attacked.items() if key not in known}
-    if missing or attacked:
-        mesh = runtime.data_mesh()
-        wanted = batch_size or one.config.evaluation.batch_size
-        path.parent.mkdir(parents=True, exist_ok=True)
-        counted = evaluate.evaluate(
-            one.load(),
-            dataset,
-            split,
-            batch_size=-(-wanted // mesh.size) * mesh.size,
-            mesh=mesh,
-            key=jax.random.key(0),
-            attacks_by_name=attacked,
-            variants={key: variant for key, variant in missing.items() if variant is not None},
-            each=True,
-            partial_file=path.with_suffix(".partial.json"),
-            title=title or f"{one.title}, seed {one.seed}",
-        )
-        found = counted["variants"] | {_key(None): counted}
-        found |= {
-            key: {"n": counted["n"], "top1": top1, "right": right}
-            for key, top1, right in zip(
-                attacked, counted["robust"], counted["right_under_attack"], strict=True
-            )
-        }
-        # Another experiment may have written meanwhile.
-        known = _read(path, identity) | {key: _kept(counts) for key, counts in found.items()}
-        write_json(path, {"identity": identity, "variants": known})
+    devices = jax.device_count()
+    wanted = batch_size or one.config.evaluation.batch_size
+    found = outcomes.measure(
+        one.folder,
+        pipeline.describe(dataset),
+        {name: {"variant": variant} if variant else {} for name, variant in variants.items()}
+        | {name: {"attack": dict(attack)} for name, attack in (attacks or {}).items()},
+        split=split,
+        batch_size=-(-wanted // devices) * devices,
+        title=title or f"{one.title}, seed {one.seed}",
+    )
     classes = number_of_classes(one)
-    keys = {name: _key(variant) for name, variant in variants.items()}
-    keys |= {name: _attack_key(attack) for name, attack in attacks.items()}
-    return {name: _accuracy(known[key], classes) for name, key in keys.items()}
+    return {name: _accuracy(outcome, classes) for name, outcome in found.items()}
 
 
 def measure_pairs(
@@ -263,11 +212,6 @@ def ahead(runs: Runs, name: str, first: str = "std", second: str = "adv") -> dic
     return {f"{second}_minus_{first}": change, "verdict": verdict}
 
 
-def with_spread(values: Sequence[float | None]) -> str:
-    """Mean ± standard deviation over seeds, for a table."""
-    return study.mean_and_spread(list(values))
-
-
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (n - 1; None of one) and the values themselves, as JSON."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -309,107 +253,15 @@ def draw_beside_paper(
     plots.bars(ours | theirs, pale=list(theirs), note=spread + note, **options)
 
 
-def interval(change: dict[str, Any]) -> str:
-    """A difference in points with its interval, for a table."""
-    return statistics.as_text(change, digits=1)
-
-
-def markdown_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, left_columns: int = 1
-) -> str:
-    """Cells as a Markdown table; the first columns are aligned left, the others right.
-
-    Example:
-      >>> print(markdown_table(["", "top-1"], [["STD", "99.8"]]))
-      |  | top-1 |
-      | :-- | --: |
-      | STD | 99.8 |
-    """
-    rule = [":--"] * left_columns + ["--:"] * (len(header) - left_columns)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
-
-
-def _identity(
-    one: trained.Trained, resolved: DatasetConfig, catalogued: catalog.Dataset, split: str
-) -> dict[str, Any]:
-    """What the accuracies depend on, so far as it can change under the same name."""
-    folder = one.folder.resolve()
-    step = checkpoints.newest_step(folder)
-    data = {
-        key: value for key, value in dataclasses.asdict(resolved).items() if key not in _IGNORED
-    }
-    if resolved.path is not None:
-        data["path"] = str(Path(resolved.path).expanduser().resolve())
-    else:
-        data["path"] = str(sources.open_builder(resolved, catalogued).data_dir)
-    data["files"] = files_stamp(data["path"])
-    model = models.create(**(checkpoints.read_config(folder) or {})["model"])
-    networks = _networks(model)
-    # A module of one's own may have no dtype; one that joins others has theirs.
-    dtypes = [getattr(network, "dtype", None) for network in networks]
-    return {
-        "jaxrobust": __version__,
-        "jax": jax.__version__,
-        "backend": jax.default_backend(),
-        "dtype": ", ".join(np.dtype(dtype).name for dtype in dtypes if dtype is not None) or None,
-        "code": _code([type(network) for network in networks]),
-        "training": str(folder),
-        "step": step,
-        "written": (folder / "checkpoints" / str(step)).stat().st_mtime_ns,
-        "dataset": data,
-        "split": split,
-    }
-
-
-def _networks(model: nn.Module) -> list[nn.Module]:
-    """The model, and the networks that it joins, and what they join."""
-    joined = [one for one in getattr(model, "backbones", ()) if isinstance(one, nn.Module)]
-    return [model, *(network for one in joined for network in _networks(one))]
-
-
-def _code(classes: Sequence[type]) -> str:
-    """A digest of the library's files that decide, and of those of the networks' classes."""
-    library = Path(inspect.getfile(filters)).parent
-    files = [path for pattern in _SOURCES for path in sorted(library.glob(pattern))]
-    digest = hashlib.sha256()
-    for path in [*files, *dict.fromkeys(Path(inspect.getfile(each)) for each in classes)]:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _read(path: Path, identity: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What has been measured: {variant as JSON: counts}."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # not there, not ours, or damaged: measured anew
-        return {}
-    if not isinstance(kept, dict) or kept.get("identity") != identity:
-        return {}
-    known = kept.get("variants")
-    return known if isinstance(known, dict) else {}
-
-
-def _key(variant: Variant | None) -> str:
-    return json.dumps(None if variant is None else dict(variant), sort_keys=True)
-
-
-def _attack_key(attack: Mapping[str, Any]) -> str:
-    return "under attack " + json.dumps(dict(attack), sort_keys=True)
-
-
-def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: counts[key] for key in ("n", "top1", "top5", "texture", "right") if key in counts}
-
-
-def _accuracy(counts: Mapping[str, Any], classes: int) -> Accuracy:
-    def per_cent(name: str) -> float:
-        return 100.0 * counts[name] / counts["n"]
+def _accuracy(outcome: Outcome, classes: int) -> Accuracy:
+    def per_cent(count: int | None) -> float | None:
+        return None if count is None else 100.0 * count / outcome.n
 
     return Accuracy(
-        top1=per_cent("top1"),
-        top5=per_cent("top5") if classes > 5 and "top5" in counts else None,
-        texture=per_cent("texture") if "texture" in counts else None,
-        right=100.0 * (np.frombuffer(counts["right"].encode(), np.uint8) == ord("1")),
+        top1=100.0 * outcome.top1 / outcome.n,
+        top5=per_cent(outcome.top5) if classes > 5 else None,
+        texture=per_cent(outcome.texture),
+        right=100.0 * outcome.right,
     )
 
 

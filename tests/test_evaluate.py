@@ -9,7 +9,7 @@ import sklearn.datasets
 
 from jaxrobust import Classifier, attacks, filters
 from jaxrobust.data import pipeline, sources
-from jaxrobust.evaluation import evaluate
+from jaxrobust.evaluation import evaluate, report
 from tests import tiny
 
 KEY = jax.random.key(0)
@@ -73,7 +73,7 @@ def test_hits():
 
 
 def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_dir):
-    counted = [counts(data_dir, *cut, each=True) for cut in ((7, 1), (16, 8))]
+    counted = [counts(data_dir, *cut) for cut in ((7, 1), (16, 8))]
     assert counted[0] == counted[1]
 
     # Image by image, each attacked alone with the key of its index.
@@ -94,8 +94,11 @@ def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_
             robust[name] += str(int(clean and not fooled))
     assert counted[0]["n"] == 30
     assert counted[0]["top1"] == right
-    assert counted[0]["right_under_attack"] == list(robust.values())
-    assert counted[0]["robust"] == [text.count("1") for text in robust.values()]
+    attacked = counted[0]["attacks"]
+    assert {name: one["right"] for name, one in attacked.items()} == robust
+    assert [one["top1"] for one in attacked.values()] == [
+        text.count("1") for text in robust.values()
+    ]
     assert 20 < right < 30
 
 
@@ -135,7 +138,6 @@ def test_a_sweep_of_variants_equals_a_plain_loop_and_decodes_each_image_once(
         key=KEY,
         variants=sweep,
         attacks_by_name=ATTACKS,
-        each=True,
     )
     # The first image also says what the pictures are like, and pads the last batch.
     assert sorted(set(read)) == list(range(30))
@@ -150,8 +152,9 @@ def test_a_sweep_of_variants_equals_a_plain_loop_and_decodes_each_image_once(
         assert found["variants"][name]["right"] == "".join(map(str, right.astype(int)))
     assert found["variants"]["blur_0"]["top1"] == found["top1"]
     assert found["variants"]["blur_0"]["right"] == found["right"]
-    assert [text.count("1") for text in found["right_under_attack"]] == found["robust"]
-    assert {len(text) for text in found["right_under_attack"]} == {30}
+    for attacked in found["attacks"].values():
+        assert (attacked["n"], len(attacked["right"])) == (30, 30)
+        assert attacked["right"].count("1") == attacked["top1"]
 
 
 def test_zero_epsilon_is_the_clean_accuracy(data_dir):
@@ -165,7 +168,7 @@ def test_zero_epsilon_is_the_clean_accuracy(data_dir):
         attacks_by_name={"none": {"name": "pgd", "epsilon": 0.0, "steps": 3}},
     )
     assert total["n"] == 360
-    assert total["robust"] == [total["top1"]]
+    assert total["attacks"]["none"]["right"] == total["right"]
     assert 0 < total["top1"] <= total["top5"]
 
 
@@ -192,5 +195,5 @@ def test_an_interrupted_evaluation_goes_on(data_dir, tmp_path, monkeypatch):
 
 
 def test_rates():
-    np.testing.assert_allclose(evaluate._per_cent(1, 8), 12.5)
-    assert evaluate._per_cent(0, 0) is None
+    np.testing.assert_allclose(report._per_cent(1, 8), 12.5)
+    assert report._per_cent(0, 0) is None

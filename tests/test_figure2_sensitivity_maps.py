@@ -9,10 +9,10 @@ import pytest
 from experiments import figure2_sensitivity_maps as figure2
 from experiments import sensitivity, statistics, trained
 from experiments.pictures import evaluation_pictures
-from jaxrobust import models, saliency
+from jaxrobust import saliency
 from jaxrobust.data import textured_shapes
-from jaxrobust.training import checkpoints, train
-from jaxrobust.training import config as configs
+from jaxrobust.training import checkpoints
+from jaxrobust.training.run import resolve
 from tests import tiny
 
 SMALL = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=9)
@@ -21,22 +21,19 @@ ATTACK = {"name": "fgsm", "epsilon": 0.05}
 
 def write_workdir(workdir, data_dir, *, seeds=(0, 1), **changes):
     """STD and ADV of each seed as `train` leaves them, of weights that nobody trained."""
-    config = tiny.config(data_dir, runs={"std": {}, "adv": {"attack": ATTACK}}, **changes)
-    for position, run in enumerate(config.runs):
-        single = configs.for_run(config, run)
-        checked = train.check(single, seed=seeds[0])
-        for seed in seeds:
-            description = train.describe(single, seed, checked)
-            checkpoints.write_config(workdir / run / f"seed{seed}", description)
-            model = models.create(**description["model"])
-            rng = np.random.default_rng([position, seed])
-            variables = jax.tree.map(
-                lambda leaf, rng=rng: leaf * rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype),
-                tiny.drawn_variables(model, description["image_shape"]),
-            )
-            store = checkpoints.Checkpoints(workdir / run / f"seed{seed}")
-            store.save(30, dict(variables), {"step": np.zeros(1)}, {})
-            store.close()
+    config = tiny.config(
+        data_dir, runs={"std": {}, "adv": {"attack": ATTACK}}, seeds=seeds, **changes
+    )
+    for run in resolve(config, workdir):
+        checkpoints.write_config(run.folder, run.description)
+        rng = np.random.default_rng([list(config.runs).index(run.name), run.seed])
+        variables = jax.tree.map(
+            lambda leaf, rng=rng: leaf * rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype),
+            tiny.drawn_variables(run.model, run.data.image_shape),
+        )
+        store = checkpoints.Checkpoints(run.folder)
+        store.save(30, dict(variables), {"step": np.zeros(1)}, {})
+        store.close()
     return workdir
 
 

@@ -11,8 +11,8 @@ from jaxrobust.data import pipeline
 from jaxrobust.evaluation import evaluate
 from jaxrobust.models import late_fusion
 from jaxrobust.training import checkpoints, fine_tuning, study, train
-from jaxrobust.training import config as configs
 from jaxrobust.training import step as train_step
+from jaxrobust.training.run import resolve_single
 from tests import tiny
 
 # The same for almost all: a program is compiled for each number of steps.
@@ -352,25 +352,19 @@ def test_a_backbone_trained_anew_with_other_settings_is_another_one(pretrained, 
     std = tmp_path / "std/seed0"
     shutil.copytree(pretrained / "std/seed10", std)
     config = fusion(data_dir, std, pretrained / "adv")
-    train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
-    train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
+    run = resolve_single(config, tmp_path / "fused", seed=0)
+    checkpoints.write_config(run.folder, run.description)
+    assert resolve_single(config, run.folder, seed=0).description == run.description
     trained = checkpoints.read_config(std)
     trained["config"]["optimizer"]["learning_rate"] *= 2
     checkpoints.write_config(std, trained)
     with pytest.raises(ValueError, match=r"run of another config \(backbones.0.trained"):
-        train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
-    # A folder of before that was noted is taken as it is.
-    older = checkpoints.read_config(tmp_path / "fused")
-    for backbone in older["backbones"]:
-        del backbone["trained"]
-    checkpoints.write_config(tmp_path / "fused", older)
-    train.prepare_folder(tmp_path / "fused", train.describe(config, seed=0))
+        resolve_single(config, run.folder, seed=0)
 
 
 def test_one_backbone_is_the_network_with_a_new_classifier(pretrained, data_dir, tmp_path):
     config = fusion(data_dir, pretrained / "std")
-    described = train.describe(configs.for_run(config, "std"), 0)
-    model = models.create(**described["model"])
+    model = resolve_single(config, tmp_path, seed=0).model
     assert isinstance(model, late_fusion.LateFusion)
     assert model.num_classes == pipeline.describe(config.dataset).num_classes
     assert len(model.backbones) == 1

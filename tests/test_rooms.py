@@ -28,8 +28,9 @@ ROOMS = {
     "checkpoints": GROUND | {"models"},
     "torch_weights": GROUND | {"models", "data", "checkpoints"},
     "stylization": GROUND | {"models", "data", "checkpoints", "torch_weights"},
-    "evaluation": GROUND | {"attacks", "filters", "data", "checkpoints"},
-    "training": GROUND | {"attacks", "filters", "data", "models", "checkpoints", "evaluation"},
+    "evaluation": GROUND | {"attacks", "filters", "data", "models", "checkpoints"},
+    "training": GROUND
+    | {"attacks", "filters", "data", "models", "checkpoints", "torch_weights", "evaluation"},
 }
 METHODS = ["attacks", "saliency", "feature_visualization", "map_metrics", "filters"]
 HEAVY = ["grain", "matplotlib", "orbax", "tensorflow", "tensorflow_datasets", "torch"]
@@ -39,6 +40,8 @@ def room_of(path: Path) -> str:
     """The room that a file is of."""
     if path.name == "checkpoints.py":
         return "checkpoints"
+    if path.name == "__main__.py":
+        return "main"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust.data import pipeline
+from jaxrobust.data import sources
 from jaxrobust.training import checkpoints, study, train
 from tests import tiny
 from tests.test_checkpoints import truncate
@@ -73,25 +73,27 @@ def test_study_of_two_runs(data_dir, tmp_path, capsys):
     assert again[0]["clean"] == results[0]["clean"]
 
 
-def test_a_fresh_run_opens_its_data_once_and_traces_its_step_to_check_and_to_run(
+def test_a_fresh_study_opens_each_split_once_and_traces_its_step_to_check_and_to_run(
     data_dir, tmp_path, monkeypatch
 ):
-    counts = {"opened": 0, "traced": 0}
+    opened, traced = [], []
+    open_split, loss = sources.open_split, optax.softmax_cross_entropy_with_integer_labels
 
-    def counted(name, function):
-        def call(*args, **kwargs):
-            counts[name] += 1
-            return function(*args, **kwargs)
+    def counted_open(config, dataset, split):
+        opened.append(split)
+        return open_split(config, dataset, split)
 
-        return call
+    def counted_loss(*args, **kwargs):
+        traced.append(1)
+        return loss(*args, **kwargs)
 
-    loss = "softmax_cross_entropy_with_integer_labels"
-    monkeypatch.setattr(optax, loss, counted("traced", getattr(optax, loss)))
-    monkeypatch.setattr(pipeline, "describe", counted("opened", pipeline.describe))
-    config = tiny.config(data_dir)
+    monkeypatch.setattr(sources, "open_split", counted_open)
+    monkeypatch.setattr(optax, "softmax_cross_entropy_with_integer_labels", counted_loss)
+    config = tiny.config(data_dir, steps=2, seeds=(0, 1))
     config.optimizer.learning_rate = 0.0123  # that no other test has traced
     study.run(config, tmp_path)
-    assert counts == {"opened": 1, "traced": 2}
+    assert sorted(opened) == ["test", "train"]
+    assert len(traced) == 2
 
 
 def study_run(config, run):

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh
 
 from jaxrobust import Classifier, attacks, models
+from jaxrobust.training import objectives, run
 from jaxrobust.training import step as train_step
 from tests import tiny
 
@@ -25,7 +26,7 @@ def recipe(steps=10, **changes):
     config = tiny.config("unused")
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
-    return train_step.Recipe.from_config(config, steps)
+    return run.recipe(config, steps, devices=1)
 
 
 def batch(count=16, devices=None):
@@ -96,15 +97,33 @@ def test_adversarial_step_trains_on_the_attack_of_the_library():
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
 
 
-def test_share_of_adversarial_images():
-    made = recipe(attack={"name": "fgsm", "epsilon": 0.1}, adversarial_share=0.25)
+@pytest.mark.parametrize("shards", [1, 2])
+def test_share_of_adversarial_images(shards):
     images = batch()["image"] / 255.0
-    mixed = train_step._attacked(
-        state_of(made), images, batch()["label"], KEY, model=MODEL, recipe=made, mesh=mesh()
+    mixed = objectives._with_share_attacked(
+        lambda images, labels: 1.0 - images, images, batch()["label"], 0.25, shards
     )
     changed = np.any(np.asarray(mixed != images), axis=(1, 2, 3))
     assert changed.sum() == 4
     assert all(changed.reshape(4, 4).sum(axis=1) == 1)  # spread evenly
+
+
+def seen_by_the_loss(model, state, made):
+    """The images that an objective minimises its loss on."""
+    seen = []
+    images = batch()["image"] / 255.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            objectives, "standard", lambda model, variables, batch, key: seen.append(batch["image"])
+        )
+        made.objective(
+            model,
+            state.variables,
+            {"image": images, "label": batch()["label"]},
+            KEY,
+            **made.objective_options,
+        )
+    return seen[0]
 
 
 def test_batch_statistics_inside_the_attack():
@@ -119,19 +138,12 @@ def test_batch_statistics_inside_the_attack():
         return jnp.sum(jax.vmap(attacks.cross_entropy)(logits, labels))
 
     expected = jnp.clip(images + 0.05 * jnp.sign(jax.grad(total_loss)(images)), 0, 1)
-    ours = train_step._attacked(state, images, labels, KEY, model=model, recipe=made, mesh=mesh())
+    ours = seen_by_the_loss(model, state, made)
     # Under vmap each image's gradient is that of its own loss alone, through statistics that the
     # others share: almost the batch's gradient, so almost all signs are equal.
     assert np.mean(np.abs(np.asarray(ours - expected)) < 1e-6) > 0.8
-    running = train_step._attacked(
-        state,
-        images,
-        labels,
-        KEY,
-        model=model,
-        recipe=recipe(attack={"name": "fgsm", "epsilon": 0.05}),
-        mesh=mesh(),
-    )
+    made = recipe(attack={"name": "fgsm", "epsilon": 0.05})
+    running = seen_by_the_loss(model, state, made)
     assert np.mean(np.abs(np.asarray(running - expected)) < 1e-6) < np.mean(
         np.abs(np.asarray(ours - expected)) < 1e-6
     )

@@ -8,8 +8,9 @@ import pytest
 from experiments import trained
 from jaxrobust import Classifier, models
 from jaxrobust.core.settings import to_plain
-from jaxrobust.training import checkpoints, train
+from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
+from jaxrobust.training.run import resolve_single
 from tests import tiny
 
 ATTACK = {"name": "fgsm", "epsilon": 0.05}
@@ -33,7 +34,7 @@ def named(found):
 def test_what_was_trained_is_found_and_loaded(data_dir, tmp_path):
     config = tiny.config(data_dir, runs={"robust": {"attack": ATTACK}})
     folder = tmp_path / "robust" / "seed3"
-    description = train.describe(configs.for_run(config, "robust"), seed=3)
+    description = resolve_single(config, folder, seed=3).description
     checkpoints.write_config(folder, description)
     model = models.create(**description["model"])
     classifier = Classifier(model, tiny.drawn_variables(model, description["image_shape"]))

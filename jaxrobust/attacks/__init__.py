@@ -79,8 +79,32 @@ def _default_step_size(epsilon, steps, norm):
     return epsilon if norm == "l1" else 1.5 * epsilon / steps
 
 
-def _ascend(objective, image, start, *, ball, epsilon, step_size, steps):
-    """Projected steepest ascent on `objective(image + delta)`; eq. 4 of the paper."""
+def ascend(
+    objective: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    start: jax.Array,
+    *,
+    ball: norms.Norm,
+    epsilon: float | jax.Array,
+    step_size: float | jax.Array,
+    steps: int,
+) -> jax.Array:
+    """Projected steepest ascent on `objective(image + delta)`; eq. 4 of the paper.
+
+    The loop under PGD, for objectives that see more than logits and a label.
+
+    Args:
+      objective: of an image (h, w, c); what it closes over (clean logits, say) is not searched.
+      image: (h, w, c) in [0, 1].
+      start: the first delta, of the image's shape, within the ball and the pixel box.
+      ball: what `norms.get` returns.
+      epsilon: radius of the ball, in pixel units.
+      step_size: length of a step in the norm.
+      steps: at least 1, static.
+
+    Returns:
+      An image (h, w, c) in the ball and in [0, 1].
+    """
     # The perturbation that reaches the box; the sum is clipped once more against rounding.
     lower, upper = -image, 1.0 - image
     gradient_of = jax.grad(objective)
@@ -163,7 +187,7 @@ def pgd(
         if random_start:
             sample = ball.sample(jax.random.fold_in(key, restart), image.shape, epsilon)
             start = jnp.clip(image + sample, 0.0, 1.0) - image
-        return _ascend(
+        return ascend(
             objective, image, start, ball=ball, epsilon=epsilon, step_size=step_size, steps=steps
         )
 

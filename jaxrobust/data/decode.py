@@ -11,6 +11,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+VERSION = 1
+"""To be raised when pictures of some kind come out otherwise: accuracies are then measured anew."""
+
 PADDING = 4
 """Pixels that "crop_flip" pads on every side."""
 

@@ -99,6 +99,13 @@ def prepared_folder(config: DatasetConfig, dataset: catalog.Dataset) -> pathlib.
     return pathlib.Path(builder.data_dir) if prepared else None
 
 
+def folder(config: DatasetConfig) -> str:
+    """Where the files of a data set lie, once it is opened."""
+    if config.path is not None:
+        return str(pathlib.Path(config.path).expanduser().resolve())
+    return str(find_builder(config, catalog.get(config.name)).data_dir)
+
+
 def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
     """The TFDS builder of a data set, prepared or not."""
     import tensorflow_datasets as tfds

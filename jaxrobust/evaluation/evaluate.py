@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on a whole split: clean, attacked, filtered, by shape or by texture."""
+"""Which images of a split a classifier has right: clean, attacked, filtered, by their texture."""
 
 import functools
 import hashlib
@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, filters
-from jaxrobust.classifier import Classifier
 from jaxrobust.core import files, logs
 from jaxrobust.core.pytrees import as_pytree
 from jaxrobust.data import pipeline
@@ -35,7 +35,7 @@ def hits(logits: jax.Array, label: jax.Array, top: int = 1) -> jax.Array:
     return (jnp.sum(ahead) < top) & jnp.all(jnp.isfinite(logits))
 
 
-@functools.partial(jax.jit, static_argnames=("attacked", "filtered", "each"))
+@functools.partial(jax.jit, static_argnames=("attacked", "filtered"))
 def count(
     classifier: Any,
     batch: Mapping[str, jax.Array],
@@ -44,9 +44,8 @@ def count(
     attacked: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (),
     filtered: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
     levels: Mapping[str, jax.Array] | None = None,
-    each: bool = False,
 ) -> dict[str, Any]:
-    """How many images of a padded batch are right: masked sums, never means.
+    """Which and how many images of a padded batch are right: masked sums, never means.
 
     Args:
       classifier: callable pytree.
@@ -56,12 +55,11 @@ def count(
       attacked: (attack, its options) pairs, static.
       filtered: a filter and its static options; the images go through it first.
       levels: the filter's other options, traced: a sweep over them is one program.
-      each: also say which images are right.
 
     Returns:
-      int32 scalars: `n`, `top1`, `top5`, `robust` (one for each attack: right when clean and under
-      attack), and `texture` where the batch has textures. With `each` also `right` and
-      `right_under_attack`: bool (n,), padding included.
+      int32 scalars `n`, `top1`, `top5`, and `texture` where the batch has textures; `right`: bool
+      (n,), padding included; `attacks`: for each attack the same `n`, `top1` and `right`, of images
+      that are right both clean and attacked.
     """
     images = batch["image"].astype(jnp.float32) / 255.0
     if filtered is not None:
@@ -77,17 +75,18 @@ def count(
     clean = jax.vmap(hits)(logits, labels)
     counts = {
         "n": jnp.sum(mask, dtype=jnp.int32),
+        "right": clean,
         "top1": total(clean),
         "top5": total(jax.vmap(functools.partial(hits, top=5))(logits, labels)),
     }
     if "texture" in batch:
         counts["texture"] = total(jax.vmap(hits)(logits, batch["texture"]))
-    robust = []
+    counts["attacks"] = []
     for name, options in attacked:
         adversarial = attacks.get(name)(classifier, images, labels, key=keys, **dict(options))
-        robust.append(clean & jax.vmap(hits)(jax.vmap(classifier)(adversarial), labels))
-    counts["robust"] = [total(right) for right in robust]
-    return counts | ({"right": clean, "right_under_attack": robust} if each else {})
+        robust = clean & jax.vmap(hits)(jax.vmap(classifier)(adversarial), labels)
+        counts["attacks"].append({"n": counts["n"], "right": robust, "top1": total(robust)})
+    return counts
 
 
 def evaluate(
@@ -100,40 +99,35 @@ def evaluate(
     key: jax.Array,
     attacks_by_name: Mapping[str, Mapping[str, Any]] | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
-    each: bool = False,
     partial_file: Path | None = None,
     title: str = "evaluation",
     every: float = 10.0,
 ) -> dict[str, Any]:
-    """Counts over one split, as `count` gives them, but as Python integers.
+    """Counts over one split, as `count` gives them, but as Python integers and texts.
 
-    Each image is read and decoded once, however many attacks and variants there are.
+    `right` is a text of one "0" or "1" for each image in the order of the split; `attacks` and
+    `variants` are by name. Each image is read and decoded once, however many of them there are.
 
     Args:
       classifier: callable pytree.
-      dataset: the `dataset` part of a config.
+      dataset: what `pipeline.describe` returned, or the `dataset` part of a config.
       split: of the data set.
       batch_size: the most images at once, over all devices.
       mesh: with the axis "data".
       key: of the attacks.
       attacks_by_name: {name: {"name": attack, options}}.
-      variants: {name: {"name": filter, options}}; the result has their counts, by name, under
-        "variants".
-      each: also say which images are right, as `right` and `right_under_attack`: a text of one
-        "0" or "1" for each image in the order of the split. For a single process.
+      variants: {name: {"name": filter, options}}.
       partial_file: where to note how far it has come; an interrupted evaluation goes on from there.
       title: of the progress line.
       every: seconds between two progress lines.
     """
     classifier = as_pytree(classifier)
-    attacked = tuple(
-        (attack["name"], tuple(sorted((k, v) for k, v in attack.items() if k != "name")))
-        for attack in (attacks_by_name or {}).values()
-    )
-    swept = {name: _split_options(variant) for name, variant in (variants or {}).items()}
+    chosen = attacks_by_name or {}
+    attacked = tuple(map(hashable, chosen.values()))
+    swept = {name: split_options(variant) for name, variant in (variants or {}).items()}
     with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
         size = batches.batch_size
-        settings = _settings(classifier, dataset, attacked, swept, each, size, split, key)
+        settings = _settings(classifier, dataset, attacked, swept, size, split, key)
         total, done = _read_partial(partial_file, settings)
         if done:
             batches.set_state(total.pop("position"))
@@ -143,12 +137,12 @@ def evaluate(
         noting = partial_file if jax.process_index() == 0 else None
         noted = time.perf_counter()
         for batch in batches:
-            counts = count(classifier, batch, key, attacked=attacked, each=each)
+            counts = count(classifier, batch, key, attacked=attacked)
             counts["variants"] = {
-                name: count(classifier, batch, key, filtered=filtered, levels=levels, each=each)
+                name: count(classifier, batch, key, filtered=filtered, levels=levels)
                 for name, (filtered, levels) in swept.items()
             }
-            counts = _as_plain(*jax.device_get((counts, batch["mask"] if each else None)))
+            counts = _as_plain(*_fetched((counts, batch["mask"])))
             total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
             done += 1
             progress.mark(done)
@@ -167,10 +161,20 @@ def evaluate(
     if noting:
         noting.unlink(missing_ok=True)
     # Mapping over a tree has sorted the names.
-    return total | {"variants": {name: total["variants"][name] for name in swept}}
+    return total | {
+        "attacks": dict(zip(chosen, total["attacks"], strict=True)),
+        "variants": {name: total["variants"][name] for name in swept},
+    }
 
 
-def _as_plain(counts: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
+def _fetched(tree: Any) -> Any:
+    """On the host, whole, whichever process's devices hold the parts."""
+    if jax.process_count() > 1:
+        tree = jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+    return jax.device_get(tree)
+
+
+def _as_plain(counts: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     """Integers, and texts of which images are right: both add up over batches, and go into JSON."""
     return jax.tree.map(
         lambda leaf: (
@@ -180,7 +184,12 @@ def _as_plain(counts: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]
     )
 
 
-def _split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndarray]]:
+def hashable(attack: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """An attack and its options as `count` takes them."""
+    return attack["name"], tuple(sorted((k, v) for k, v in attack.items() if k != "name"))
+
+
+def split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndarray]]:
     """A filter and its options as `count` takes them: what is compiled in, and what is not."""
     options = dict(variant)
     name = options.pop("name")
@@ -195,13 +204,13 @@ def _split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndar
     return (name, fixed), levels
 
 
-def _settings(classifier, dataset, attacked, swept, each, batch_size, split, key) -> str:
+def _settings(classifier, dataset, attacked, swept, batch_size, split, key) -> str:
     """What the counts depend on, weights included, as one string."""
     known = hashlib.sha256()
     for leaf in jax.tree.leaves(classifier):
         known.update(np.asarray(leaf).tobytes())
     known.update(np.asarray(jax.random.key_data(key)).tobytes())
-    described = (dataset, attacked, swept, each, batch_size, split, jax.process_count())
+    described = (dataset, attacked, swept, batch_size, split, jax.process_count())
     known.update(repr(described).encode())
     return known.hexdigest()
 
@@ -213,91 +222,3 @@ def _read_partial(partial_file, settings) -> tuple[dict, int]:
     if note["settings"] != settings:
         return {}, 0
     return note["total"], note["done"]
-
-
-def report(
-    config: Any,
-    classifier: Classifier,
-    *,
-    data: pipeline.DatasetInfo,
-    mesh: Mesh,
-    folder: Path,
-    title: str,
-) -> dict:
-    """The evaluation that a config asks for, as it stands in results.json: rates in per cent.
-
-    Args:
-      config: of one run.
-      classifier: the trained one.
-      data: the data set, as `pipeline.describe` gives it.
-      mesh: with the axis "data".
-      folder: of the run, for the notes of an interrupted evaluation.
-      title: of the progress lines.
-    """
-    settings = config.evaluation
-    key = jax.random.key(settings.seed)
-    run = functools.partial(
-        evaluate,
-        classifier,
-        config.dataset,
-        batch_size=settings.batch_size,
-        mesh=mesh,
-        key=key,
-        every=config.log_every_seconds,
-    )
-    chosen = settings.attacks.to_dict()
-    total = run(
-        data.evaluation_split,
-        attacks_by_name=chosen,
-        variants=settings.variants.to_dict(),
-        partial_file=folder / "evaluation.partial.json",
-        title=f"{title}  evaluation",
-    )
-    results: dict[str, Any] = {
-        "clean": _accuracies(total, data.num_classes),
-        "attacks": [
-            _attack_entry(attack, right, total)
-            for attack, right in zip(chosen.values(), total["robust"], strict=True)
-        ],
-    }
-    if total["variants"]:
-        results["variants"] = {
-            name: dict(settings.variants[name]) | _accuracies(counted, data.num_classes)
-            for name, counted in total["variants"].items()
-        }
-    wanted = settings.cue_conflict
-    if wanted or (wanted is None and "cue_conflict" in data.splits):
-        total = run("cue_conflict", title=f"{title}  cue conflict")
-        results["cue_conflict"] = {
-            "shape": _per_cent(total["top1"], total["n"]),
-            "texture": _per_cent(total["texture"], total["n"]),
-            "n": total["n"],
-        }
-    return results
-
-
-def _accuracies(counted: Mapping[str, int], num_classes: int) -> dict[str, Any]:
-    return {
-        "top1": _per_cent(counted["top1"], counted["n"]),
-        # Of five classes or fewer, the label is always among the five.
-        "top5": _per_cent(counted["top5"], counted["n"]) if num_classes > 5 else None,
-        "n": counted["n"],
-    }
-
-
-def _attack_entry(attack: Mapping[str, Any], right: int, total: Mapping[str, int]) -> dict:
-    options = attacks.complete_options(attack["name"], attack)
-    return {
-        "name": attack["name"],
-        **{
-            name: options.get(name)
-            for name in ("norm", "epsilon", "steps", "step_size", "restarts", "random_start")
-        },
-        "robust_accuracy": _per_cent(right, total["n"]),
-        "defense_success_rate": _per_cent(right, total["top1"]),
-        "n": total["n"],
-    }
-
-
-def _per_cent(part: int, whole: int) -> float | None:
-    return 100.0 * part / whole if whole else None

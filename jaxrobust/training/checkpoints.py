@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from jaxrobust import models
 from jaxrobust.classifier import Classifier
-from jaxrobust.core import files
+from jaxrobust.core import digests, files
 
 _CONFIG = "config.json"
 _FOLDER = "checkpoints"
@@ -218,6 +218,20 @@ def runs(workdir: str | Path) -> list[Path]:
 def newest_step(folder: str | Path) -> int | None:
     """The step of the newest checkpoint of one run and seed."""
     return max(_steps(Path(folder)), default=None)
+
+
+def digest(folder: str | Path) -> str:
+    """Of the content of the newest checkpoint of one run and seed, wherever it lies.
+
+    Raises:
+      FileNotFoundError: when there is none.
+    """
+    step = newest_step(folder)
+    if step is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoints.")
+    variables = Path(folder) / _FOLDER / str(step) / "variables"
+    contents = sorted(path for path in variables.rglob("*") if path.is_file())
+    return digests.digest(*(part for path in contents for part in (path.name, path.read_bytes())))
 
 
 def _steps(folder: Path) -> list[int]:

@@ -78,6 +78,9 @@ def default() -> ConfigDict:
                 "factor": 0.1,
                 "warmup": 0.0,
             },
+            # What is minimised: one of objectives.OBJECTIVES or "package.module:function", and its
+            # own options; "auto" is adversarial with an attack, else standard.
+            "objective": {"name": "auto"},
             # None: standard training. Else {"name": one of attacks.ATTACKS, options of it}.
             "attack": None,
             "adversarial_share": 1.0,  # of each batch that is attacked
@@ -129,12 +132,13 @@ def for_run(config: ConfigDict, run: str) -> ConfigDict:
 
 
 def _merge(config: dict, overrides: dict, where: str) -> None:
+    whole = ("attack", "objective")  # another one has other options
     for key, value in overrides.items():
         if isinstance(config.get(key), dict) and not isinstance(value, dict) and key != "attack":
             raise ValueError(f"{where}.{key} must hold some of its keys, got {value!r}.")
         if key not in config:
             raise ValueError(f"{where}.{key} overrides no key of the config{_near(key, config)}.")
-        if isinstance(value, dict) and isinstance(config[key], dict) and key != "attack":
+        if isinstance(value, dict) and isinstance(config[key], dict) and key not in whole:
             free = key in ("model", "attacks", "variants")
             if free:
                 config[key].update(value)
@@ -149,8 +153,11 @@ def _near(key: str, known: Any) -> str:
     return f" (did you mean {near[0]!r}?)" if near else f"; expected some of {', '.join(known)}"
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict) -> dict[str, ConfigDict]:
     """Raise now what would go wrong later, before any training time is spent.
+
+    Returns:
+      {run: its config}, as `for_run` gives it.
 
     Raises:
       ValueError: one sentence that names the key, its value and what was expected.
@@ -165,8 +172,10 @@ def check(config: ConfigDict) -> None:
             if key in overrides:
                 raise ValueError(f"runs.{run}.{key} cannot differ between the runs of a study.")
     _check_seeds(config.seeds)
-    for run in config.runs:
-        _check_run(for_run(config, run))
+    runs = {run: for_run(config, run) for run in config.runs}
+    for single in runs.values():
+        _check_run(single)
+    return runs
 
 
 def _check_keys(config: dict, known: dict, prefix: str) -> None:
@@ -177,7 +186,7 @@ def _check_keys(config: dict, known: dict, prefix: str) -> None:
         if key not in config:
             raise ValueError(f"config key {prefix}{key} is missing.")
     for key, value in known.items():
-        free = key in ("runs", "model", "attack", "attacks", "variants")
+        free = key in ("runs", "model", "objective", "attack", "attacks", "variants")
         if isinstance(value, dict) and not isinstance(config[key], dict):
             raise ValueError(f"{prefix}{key} must hold {', '.join(value)}, got {config[key]}.")
         if isinstance(value, dict) and not free:
@@ -246,8 +255,8 @@ def _check_run(config: ConfigDict) -> None:
         _check_options(f"evaluation.attacks.{name}", "attack", attacks, attack)
     for name, variant in config.evaluation.variants.items():
         _check_options(f"evaluation.variants.{name}", "filter", filters, variant)
-        mean = to_plain(variant).get("mean", 0.5)
-        if isinstance(mean, list) and len(mean) != 3:
+        mean = variant.get("mean", 0.5)
+        if isinstance(mean, list | tuple) and len(mean) != 3:
             raise ValueError(
                 f"evaluation.variants.{name}.mean must have one number for each of 3 channels, "
                 f"got {mean}."
@@ -277,8 +286,8 @@ def _check_pretrained(config: ConfigDict) -> None:
 
 
 def _check_options(where: str, kind: str, room: Any, chosen: Any) -> None:
-    options = to_plain(chosen)
-    if not isinstance(options, dict) or "name" not in options:
+    options = chosen.to_dict() if isinstance(chosen, ConfigDict) else {}
+    if "name" not in options:
         raise ValueError(f"{where} must hold the {kind}'s name and its options, got {chosen}.")
     name = options.pop("name")
     try:

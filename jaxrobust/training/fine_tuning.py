@@ -19,7 +19,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxrobust import models
-from jaxrobust.core.settings import to_plain
 from jaxrobust.models import late_fusion
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
@@ -152,7 +151,7 @@ def model_fields(config: ConfigDict, described: list[dict[str, Any]]) -> dict[st
     Raises:
       ValueError: when `config.model` has a field that `config.pretrained` decides.
     """
-    fields = to_plain(config.model)
+    fields = config.model.to_dict()
     for key in ("backbones", "frozen"):
         if key in fields:
             raise ValueError(f"model.{key} cannot be given: pretrained.{key} decides it.")

@@ -1,4 +1,4 @@
-"""One training step, standard or adversarial, as one compiled program, and what it needs."""
+"""One training step, whatever it minimises, as one compiled program, and what it needs."""
 
 import dataclasses
 import functools
@@ -8,14 +8,12 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from flax.core import FrozenDict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
-from jaxrobust import attacks
 from jaxrobust.classifier import Classifier
-from jaxrobust.core.checks import BATCH_AXIS
+from jaxrobust.training.objectives import Objective
 
 
 @flax.struct.dataclass
@@ -47,27 +45,8 @@ class Recipe:
     boundaries: tuple[float, ...]
     factor: float
     warmup: float
-    attack: str | None
-    attack_options: tuple[tuple[str, Any], ...]
-    adversarial_share: float
-    attack_batch_statistics: bool
-
-    @classmethod
-    def from_config(cls, config: ConfigDict, steps: int) -> "Recipe":
-        """The recipe of a config that trains for `steps` steps."""
-        attack = dict(config.attack or {})
-        return cls(
-            steps=steps,
-            **config.optimizer.to_dict(),
-            schedule=config.schedule.name,
-            boundaries=tuple(config.schedule.boundaries),
-            factor=config.schedule.factor,
-            warmup=config.schedule.warmup,
-            attack=attack.pop("name", None),
-            attack_options=tuple(sorted(attack.items())),
-            adversarial_share=config.adversarial_share,
-            attack_batch_statistics=config.attack_batch_statistics,
-        )
+    objective: Objective
+    objective_options: FrozenDict[str, Any]
 
     def learning_rate_at(self, step: jax.Array | int) -> jax.Array:
         """The learning rate of a step, counted from 0."""
@@ -156,66 +135,22 @@ def train_step(
       model, recipe, mesh: static.
 
     Returns:
-      The new state; `loss` and `accuracy` (0 to 1) on the images that were trained on, and
-      `weight_norm`, the l_2 norm of the new weights.
+      The new state; `loss`, the objective's metrics (`accuracy`, 0 to 1, on the images that were
+      trained on) and `weight_norm`, the l_2 norm of the new weights.
     """
     # Derived here, not in the loop: nothing is left for the host to do between two steps.
-    attack_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    images = batch["image"].astype(jnp.float32) / 255.0
-    labels = batch["label"]
-    if recipe.attack is not None:
-        images = _attacked(state, images, labels, attack_key, model=model, recipe=recipe, mesh=mesh)
-
+    key = jax.random.fold_in(key, state.step)
+    batch = {**batch, "image": batch["image"].astype(jnp.float32) / 255.0}
     trained, frozen = _split(state.variables["params"], model)
 
     def loss_of(trained):
-        logits, updated = model.apply(
-            {**state.variables, "params": {**trained, **frozen}},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
-        )
-        logits = logits.astype(jnp.float32)  # a user's module may return its compute dtype
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), (logits, updated)
+        variables = {**state.variables, "params": {**trained, **frozen}}
+        return recipe.objective(model, variables, batch, key, **recipe.objective_options)
 
-    (loss, (logits, updated)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
+    (loss, (updated, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
     change, optimizer = recipe.optimizer().update(gradient, state.optimizer, trained)
     params = {**optax.apply_updates(trained, change), **frozen}
     state = TrainState(state.step + 1, {**state.variables, **updated, "params": params}, optimizer)
     state = _replicated(state, mesh)
-    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
     weight_norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(params)))
-    return state, {"loss": loss, "accuracy": accuracy, "weight_norm": weight_norm}
-
-
-def _attacked(state, images, labels, key, *, model, recipe, mesh):
-    """The images, the recipe's share of them replaced by adversarial ones."""
-    if recipe.attack_batch_statistics:
-        model = model.clone(batch_statistics_axis=BATCH_AXIS)
-    classifier = Classifier(model, state.variables)
-    attack = functools.partial(
-        attacks.get(recipe.attack), classifier, key=key, **dict(recipe.attack_options)
-    )
-    if recipe.adversarial_share == 1.0:
-        return attack(images, labels)
-    # Each device attacks its share of its own images: a choice across the batch would make every
-    # device attack all that is chosen.
-    parts = mesh.shape["data"]
-    chosen = attacked_positions(images.shape[0] // parts, recipe.adversarial_share)
-
-    def cut(array):
-        return array.reshape(parts, -1, *array.shape[1:])
-
-    part = attack(
-        cut(images)[:, chosen].reshape(-1, *images.shape[1:]), cut(labels)[:, chosen].reshape(-1)
-    )
-    mixed = cut(images).at[:, chosen].set(part.reshape(parts, -1, *images.shape[1:]))
-    return mixed.reshape(images.shape)
-
-
-def attacked_positions(count: int, share: float) -> np.ndarray:
-    """Which of `count` images are attacked: the share of them, rounded down, evenly spaced."""
-    passed = np.floor(np.arange(1, count + 1) * share + 1e-9)
-    return np.flatnonzero(np.diff(passed, prepend=0))
+    return state, {"loss": loss, **metrics, "weight_norm": weight_norm}

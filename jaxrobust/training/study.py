@@ -9,11 +9,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust.core import files, runtime
-from jaxrobust.core.settings import to_plain
-from jaxrobust.evaluation import evaluate
-from jaxrobust.training import checkpoints, train
-from jaxrobust.training import config as configs
+from jaxrobust.core import files
+from jaxrobust.evaluation.report import report
+from jaxrobust.training import train
+from jaxrobust.training.run import Run, resolve
 
 _FINISHED = "evaluation.json"
 _RESULTS = "results.json"
@@ -34,68 +33,46 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
       ValueError: when the config is wrong, or the workdir holds another config's run.
       NotFinite, TrainingStopped: from the training.
     """
-    configs.check(config)
     workdir = Path(workdir)
-    # Standard runs first: they are what the others are compared with.
-    names = sorted(config.runs, key=lambda name: configs.for_run(config, name).attack is not None)
-    grid = [(name, seed) for seed in config.seeds for name in names]
-    checked: dict[tuple[str, int], train.Checked] = {}
-    for name in config.runs:
-        data = None  # opened for the first seed
-        for seed in config.seeds:
-            checked[name, seed] = train.check(configs.for_run(config, name), seed, data)
-            data = checked[name, seed].data
-    _check_folders(config, workdir, checked)
-    others = _finished_outside(workdir, grid)
+    runs = resolve(config, workdir)
+    others = _finished_outside(workdir, runs)
     results: list[dict[str, Any]] = []
-    for name, seed in grid:
-        folder = workdir / name / f"seed{seed}"
-        results.append(_one(configs.for_run(config, name), folder, seed, checked[name, seed]))
+    for run in runs:
+        results.append(_train_and_evaluate(run))
         if jax.process_index() == 0:
             files.write_json(workdir / _RESULTS, results + others)
     return results
 
 
-def _check_folders(
-    config: ConfigDict, workdir: Path, checked: dict[tuple[str, int], train.Checked]
-) -> None:
-    """Every folder that exists must belong to this config, before the first run spends hours."""
-    for (name, seed), known in checked.items():
-        folder = workdir / name / f"seed{seed}"
-        if checkpoints.read_config(folder) is not None:
-            single = configs.for_run(config, name)
-            train.prepare_folder(folder, train.describe(single, seed, known))
-
-
-def _finished_outside(workdir: Path, grid: list[tuple[str, int]]) -> list[dict[str, Any]]:
+def _finished_outside(workdir: Path, runs: list[Run]) -> list[dict[str, Any]]:
     """What earlier calls with other runs or seeds have finished in this workdir."""
-    found = []
-    for path in sorted(workdir.glob(f"*/seed*/{_FINISHED}")):
-        entry = json.loads(path.read_text())["results"]
-        if (entry["run"], entry["seed"]) not in grid:
-            found.append(entry)
-    return found
+    here = {run.folder for run in runs}
+    return [
+        json.loads(path.read_text())["results"]
+        for path in sorted(workdir.glob(f"*/seed*/{_FINISHED}"))
+        if path.parent not in here
+    ]
 
 
-def _one(config: ConfigDict, folder: Path, seed: int, checked: train.Checked) -> dict[str, Any]:
-    (name,) = config.runs
-    finished = folder / _FINISHED
-    settings = to_plain(config.evaluation) | {"dataset": to_plain(config.dataset)}
+def _train_and_evaluate(run: Run) -> dict[str, Any]:
+    """The entry of one run and seed; one that is finished is not done again."""
+    finished = run.folder / _FINISHED
+    config = run.description["config"]
+    settings = config["evaluation"] | {"dataset": config["dataset"]}
     if finished.exists():
         before = json.loads(finished.read_text())
         if before["settings"] == settings:
             return before["results"]
-    classifier = train.train(config, folder, seed=seed, checked=checked)
-    measured = evaluate.report(
-        config,
+    classifier = train.fit(run)
+    measured = report(
+        run.evaluation,
         classifier,
-        data=checked.data,
-        mesh=runtime.data_mesh(),
-        folder=folder,
-        title=f"{name} seed {seed}",
+        data=run.data,
+        folder=run.folder,
+        title=run.title,
+        every=run.log_every_seconds,
     )
-    step = checkpoints.newest_step(folder)
-    results = {"run": name, "seed": seed, "step": step, **measured}
+    results = {"run": run.name, "seed": run.seed, "step": run.steps, **measured}
     if jax.process_index() == 0:
         files.write_json(finished, {"settings": settings, "results": results})
     return results

@@ -1,0 +1,189 @@
+"""Which images a trained network has right: measured once, kept beside its checkpoint.
+
+    found = outcomes.measure(
+        "runs/quickstart/std/seed11", data, {"clean": {}, "blurred": {"variant": {…}}}, …
+    )
+    found["blurred"].top1, found["blurred"].right
+
+A question is {} (the images as they are), {"variant": {"name": filter, options}} or
+{"attack": {"name": attack, options}}. Its answer is used again as long as nothing has changed that
+could change it: the checkpoint's content, the data and how they are decoded, the compiled program
+(its text before compilation, so that a comment changes nothing and a constant does), the version of
+JAX and the kind of device.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxrobust import models
+from jaxrobust.classifier import Classifier
+from jaxrobust.core import digests, runtime
+from jaxrobust.core.files import write_json
+from jaxrobust.data import pipeline
+from jaxrobust.evaluation import evaluate
+from jaxrobust.training import checkpoints
+
+FOLDER = "outcomes"
+Question = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+    """Of one question, over all images of a split in their order.
+
+    Attributes:
+      right: bool (n,), the label is the first answer; under an attack: both clean and attacked.
+      top5: number of images whose label is among the first five; None under an attack.
+      texture: number whose texture's class is the first answer; None where images have none.
+    """
+
+    right: np.ndarray
+    top5: int | None = None
+    texture: int | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.right)
+
+    @property
+    def top1(self) -> int:
+        """Number of images that are right."""
+        return int(self.right.sum())
+
+
+def measure(
+    folder: str | Path,
+    data: pipeline.DatasetInfo,
+    questions: Mapping[str, Question],
+    *,
+    split: str | None = None,
+    batch_size: int,
+    seed: int = 0,
+    classifier: Classifier | None = None,
+    title: str = "evaluation",
+    every: float = 10.0,
+) -> dict[str, Outcome]:
+    """The outcomes of a training, those that are missing measured in one pass over the data.
+
+    Args:
+      folder: of one run and seed, with its checkpoint.
+      data: what `pipeline.describe` returned.
+      questions: {name: question}.
+      split: None is the data's evaluation split.
+      batch_size: the most images at once, over all devices.
+      seed: of the attacks; an image's key is `fold_in(key(seed), its index)`.
+      classifier: of the newest checkpoint, where it is at hand; None: loaded when it is needed.
+      title: of the progress line.
+      every: seconds between two of them.
+
+    Returns:
+      {name: outcome}, in the order of the questions.
+
+    Raises:
+      FileNotFoundError: when there is no checkpoint.
+      ValueError: for an unknown filter, attack or option.
+    """
+    folder, split = Path(folder), split or data.evaluation_split
+    model = models.create(**(checkpoints.read_config(folder) or {})["model"])
+    identity = {
+        "checkpoint": checkpoints.digest(folder),
+        "data": pipeline.digest(data, split),
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+    }
+    place = digests.digest([data.name, data.config.path, data.image_shape, split])
+    path = folder / FOLDER / f"{place[:16]}.json"
+    keys = {
+        name: json.dumps(
+            {
+                **question,
+                **({"seed": seed} if "attack" in question else {}),
+                "program": _program(model, data.image_shape, data.labels, question),
+            },
+            sort_keys=True,
+        )
+        for name, question in questions.items()
+    }
+    kept = _read(path, identity)
+    missing = {keys[name]: question for name, question in questions.items()}
+    missing = {key: question for key, question in missing.items() if key not in kept}
+    if missing:
+        counted = evaluate.evaluate(
+            classifier or checkpoints.load(folder),
+            data,
+            split,
+            batch_size=batch_size,
+            mesh=runtime.data_mesh(),
+            key=jax.random.key(seed),
+            attacks_by_name={k: q["attack"] for k, q in missing.items() if "attack" in q},
+            variants={k: q["variant"] for k, q in missing.items() if "variant" in q},
+            partial_file=path.with_suffix(".partial.json"),
+            title=title,
+            every=every,
+        )
+        answers = counted["attacks"] | counted["variants"]
+        # Another process may have written meanwhile.
+        kept = _read(path, identity) | {key: _kept(answers.get(key, counted)) for key in missing}
+        if jax.process_index() == 0:
+            write_json(path, {"split": split, "identity": identity, "outcomes": kept})
+    return {name: _outcome(kept[key]) for name, key in keys.items()}
+
+
+def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: counts[name] for name in ("right", "top5", "texture") if name in counts}
+
+
+def _outcome(kept: Mapping[str, Any]) -> Outcome:
+    right = np.frombuffer(kept["right"].encode(), np.uint8) == ord("1")
+    return Outcome(right, kept.get("top5"), kept.get("texture"))
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is kept of this checkpoint and these data: {key of a question: counts}."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not there, or damaged: measured anew
+        return {}
+    if not isinstance(found, dict) or found.get("identity") != identity:
+        return {}
+    kept = found.get("outcomes")
+    return kept if isinstance(kept, dict) else {}
+
+
+def _program(
+    model: nn.Module, image_shape: tuple[int, ...], labels: tuple[str, ...], question: Question
+) -> str:
+    """A digest of the program that answers a question, for two images."""
+    attacked, filtered, levels = (), None, None
+    if "attack" in question:
+        attacked = (evaluate.hashable(question["attack"]),)
+    if "variant" in question:
+        filtered, values = evaluate.split_options(question["variant"])
+        levels = tuple((name, value.shape, value.dtype) for name, value in values.items())
+    return _lowered(model, image_shape, labels, attacked, filtered, levels)
+
+
+@functools.cache
+def _lowered(model, image_shape, labels, attacked, filtered, levels) -> str:
+    shape = jax.ShapeDtypeStruct
+    drawn = jax.eval_shape(lambda key: Classifier.init(key, model, image_shape), jax.random.key(0))
+    batch = {name: shape((2,), np.int32) for name in (*labels, "index")}
+    batch |= {"image": shape((2, *image_shape), np.uint8), "mask": shape((2,), np.bool_)}
+    traced = evaluate.count.lower(
+        drawn,
+        batch,
+        jax.random.key(0),
+        attacked=attacked,
+        filtered=filtered,
+        levels=levels and {name: shape(size, dtype) for name, size, dtype in levels},
+    )
+    return digests.digest(traced.as_text())
