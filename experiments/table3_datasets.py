@@ -162,7 +162,7 @@ def tables(datasets: Mapping[str, dict[str, Any]]) -> list[result.Part]:
     header = ["Pixels", "Classes", "Training images", "Evaluation images"]
     with_paper = [text for title in header for text in (title, "paper")][:-1]
     shown: list[result.Part] = [result.Table(["Data set", *with_paper], [*map(row, PAPER)])]
-    extra = 'pip install "jaxrobust[prepare]"'
+    extra = '`pip install "jaxrobust[prepare]"`'
     for key, heading in (
         ("differences", "Differences:"),
         ("error", "Cannot be used:"),
