@@ -18,23 +18,29 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command, statistics, trained
+from experiments import statistics, trained
+from experiments.experiment import whole_number
 from jaxrobust import filters, plots
 from jaxrobust.data import pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.evaluation import outcomes
 from jaxrobust.evaluation.outcomes import Outcome
 from jaxrobust.stylization.copy_plan import class_folders
-from jaxrobust.training import checkpoints, study
+from jaxrobust.training import checkpoints
 
 Variant = dict[str, Any]
 
+RUNS = ("std", "adv")
 # Figure 6: pixels along the kernel's side, standard deviations in pixels; 5 x 5, so many times.
 BLUR_KERNEL, MEDIAN_KERNEL = 7, 5
 SIGMAS = tuple(quarter / 4 for quarter in range(21))
 TIMES = tuple(range(6))
 # Table 2 reverses about the mean of ImageNet.
 REVERSED_ABOUT = (0.485, 0.456, 0.406)
+FILTERS_NOTE = (
+    f"Gaussian blur of {BLUR_KERNEL} × {BLUR_KERNEL} pixels, σ in pixels; median filter of "
+    f"{MEDIAN_KERNEL} × {MEDIAN_KERNEL} pixels"
+)
 
 
 def blurred(sigma: float) -> Variant:
@@ -74,6 +80,9 @@ class Accuracy:
     top5: float | None
     texture: float | None
     right: np.ndarray = field(repr=False)
+
+
+Runs = Mapping[str, Sequence[Mapping[str, Accuracy]]]  # {"std" | "adv": {variant: …} of each seed}
 
 
 def measure(
@@ -128,7 +137,7 @@ def measure_pairs(
       variants, options: as for `measure`.
       what: said in the progress line.
     """
-    runs: dict[str, list[dict[str, Accuracy]]] = {"std": [], "adv": []}
+    runs: dict[str, list[dict[str, Accuracy]]] = {run: [] for run in RUNS}
     for position, pair in enumerate(pairs):
         for index, (run, one) in enumerate(zip(runs, pair, strict=True), start=1):
             number = f"{2 * position + index}/{2 * len(pairs)}"
@@ -155,18 +164,17 @@ def stylized_dataset(one: trained.Trained, folder: Path) -> ConfigDict:
     """
     resolved, dataset = resolve(one.config.dataset)
     own = sources.open_split(resolved, dataset, resolved.evaluation_split)
-    config = ConfigDict(
-        dataclasses.asdict(
-            DatasetConfig(name="image_folder", path=str(folder), image_size=resolved.image_size)
-        )
-    )
-    names = pipeline.describe(_only_split(config)).class_names
+    copy = DatasetConfig(name="image_folder", path=str(folder), image_size=resolved.image_size)
+    split = resolve(copy)[0].evaluation_split
+    # A folder of one split alone has no other to train on.
+    copy = dataclasses.replace(copy, train_split=split, evaluation_split=split)
+    names = pipeline.describe(copy).class_names
     if names != class_folders(own):
         raise ValueError(
             f"{folder} must have the classes of {dataset.title}, {_some(class_folders(own))}, "
             f"got {_some(names)}."
         )
-    return _only_split(config)
+    return ConfigDict(dataclasses.asdict(copy))
 
 
 def has_cue_conflict(one: trained.Trained) -> bool:
@@ -180,7 +188,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of experiments that evaluate."""
     parser.add_argument(
         "--batch-size",
-        type=command.whole_number(1),
+        type=whole_number(1),
         metavar="N",
         help="images at once over all devices (default: as in the config of the training)",
     )
@@ -196,19 +204,12 @@ def add_stylized_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def images_right(runs: Sequence[Mapping[str, Accuracy]], name: str) -> list[np.ndarray]:
-    """For each seed, which images are right on a variant, in per cent: what intervals are of."""
-    return [one[name].right for one in runs]
-
-
-def mean_top1(runs: Sequence[Mapping[str, Accuracy]], name: str) -> float:
-    """The mean over seeds."""
-    return float(np.mean([one[name].top1 for one in runs]))
-
-
-def with_spread(values: Sequence[float | None]) -> str:
-    """Mean ± standard deviation over seeds, for a table."""
-    return study.mean_and_spread(list(values))
+def ahead(runs: Runs, name: str, first: str = "std", second: str = "adv") -> dict[str, Any]:
+    """Whether `second` has more images right on a variant: {"adv_minus_std": …, "verdict": …}."""
+    right = [[seed[name].right for seed in runs[run]] for run in (first, second)]
+    change = statistics.compare(*right, "positive")
+    verdict = change.pop("verdict")
+    return {f"{second}_minus_{first}": change, "verdict": verdict}
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -252,26 +253,6 @@ def draw_beside_paper(
     plots.bars(ours | theirs, pale=list(theirs), note=spread + note, **options)
 
 
-def interval(change: dict[str, Any]) -> str:
-    """A difference in points with its interval, for a table."""
-    return statistics.as_text(change, digits=1)
-
-
-def markdown_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, left_columns: int = 1
-) -> str:
-    """Cells as a Markdown table; the first columns are aligned left, the others right.
-
-    Example:
-      >>> print(markdown_table(["", "top-1"], [["STD", "99.8"]]))
-      |  | top-1 |
-      | :-- | --: |
-      | STD | 99.8 |
-    """
-    rule = [":--"] * left_columns + ["--:"] * (len(header) - left_columns)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
-
-
 def _accuracy(outcome: Outcome, classes: int) -> Accuracy:
     def per_cent(count: int | None) -> float | None:
         return None if count is None else 100.0 * count / outcome.n
@@ -282,13 +263,6 @@ def _accuracy(outcome: Outcome, classes: int) -> Accuracy:
         texture=per_cent(outcome.texture),
         right=100.0 * outcome.right,
     )
-
-
-def _only_split(config: ConfigDict) -> ConfigDict:
-    """An image folder of one split alone has no other to train on."""
-    resolved, _ = resolve(config)
-    split = resolved.evaluation_split
-    return ConfigDict(config.to_dict() | {"train_split": split, "evaluation_split": split})
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,23 +14,15 @@ Cost: seconds.
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiments import accuracies, command, sensitivity, trained
-from experiments.pictures import Pictures, evaluation_pictures
+from experiments import accuracies, result, sensitivity, trained
+from experiments.experiment import Experiment, whole_number
+from experiments.pictures import evaluation_pictures
 from jaxrobust import plots
-from jaxrobust.classifier import Classifier
 
-_NAME = "cue_conflict"
 _METHOD = "guided_backprop"
-
-
-def answers(classifier: Classifier, pictures: Pictures) -> np.ndarray:
-    """The class with the largest logit, int32 (n,)."""
-    return np.asarray(classifier(pictures.images).argmax(-1), np.int32)
 
 
 def read(answer: int, shape: int, texture: int, names: Sequence[str]) -> str:
@@ -50,18 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many pictures."""
     parser.add_argument(
         "--pictures",
-        type=command.whole_number(1),
+        type=whole_number(1),
         default=8,
         metavar="N",
         help="drawn, of different classes as far as there are (default: %(default)s)",
     )
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+def run(arguments: argparse.Namespace) -> result.Result:
     """Draws the pictures of every architecture, with the networks of the first seed."""
-    architectures, written = {}, []
+    findings = {}
     for title, pairs in trained.by_architecture(arguments.workdirs).items():
-        std, adv = pairs[0]
+        std = pairs[0][0]
         if not accuracies.has_cue_conflict(std):
             raise ValueError(
                 f"--workdirs must be trainings on textured_shapes with the shape as label, "
@@ -70,59 +62,65 @@ def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         pictures = evaluation_pictures(
             std.config, arguments.pictures, per_class=True, split="cue_conflict"
         )
-        textures, names = pictures.textures, pictures.class_names
-        assert textures is not None
-        rows: list[list[np.ndarray]] = [list(pictures.images)]
-        texts = [
-            [
-                f"{names[shape]}, texture of {names[texture]}"
-                for shape, texture in zip(pictures.labels, textures, strict=True)
-            ]
+        names = pictures.class_names
+        assert pictures.textures is not None
+        cues = list(zip(pictures.labels.tolist(), pictures.textures.tolist(), strict=True))
+        images = [
+            {"index": index, "shape": names[shape], "texture_of": names[texture]}
+            for index, (shape, texture) in zip(pictures.index.tolist(), cues, strict=True)
         ]
-        said = {}
-        for run, one in (("std", std), ("adv", adv)):
-            classifier = one.load()
-            said[run] = answers(classifier, pictures)
-            answered = dataclasses.replace(pictures, labels=said[run])
+        rows = [list(pictures.images)]
+        captions = [[f"{names[shape]}, texture of {names[texture]}" for shape, texture in cues]]
+        for run, training in zip(accuracies.RUNS, pairs[0], strict=True):
+            classifier = training.load()
+            answers = np.asarray(classifier(pictures.images).argmax(-1), np.int32)
+            answered = dataclasses.replace(pictures, labels=answers)
             maps = sensitivity.maps_of(classifier, _METHOD, answered, seed=0)
             rows.append(list(plots.to_picture(maps)))
-            texts.append(
-                [
-                    read(*each, names)
-                    for each in zip(said[run], pictures.labels, textures, strict=True)
-                ]
+            captions.append(
+                [read(answer, *cue, names) for answer, cue in zip(answers, cues, strict=True)]
             )
-        path = arguments.out / f"{_NAME}_{trained.slug(title)}.png"
+            for image, answer in zip(images, answers, strict=True):
+                image[run] = names[answer]
+        figure = result.Figure(
+            f"cue_conflict_{trained.slug(title)}.png",
+            f"{title}: silhouette against texture, which one decides?",
+        )
         plots.grid(
             rows,
-            row_titles=["Picture", *(f"{sensitivity.RUNS[run]} sees" for run in said)],
-            captions=texts,
-            title=f"{title}: silhouette against texture, which one decides?",
+            row_titles=["Picture", "STD sees", "ADV sees"],
+            captions=captions,
+            title=figure.caption,
             note=f"{sensitivity.method_title(_METHOD)} for the network's own answer. "
             f"{sensitivity.NOTE} Trainings of seed {std.seed}; of each class the first.",
-            path=path,
+            path=arguments.out / figure.file,
         )
-        written.append(path)
-        architectures[title] = {
+        answered_table = result.Table(
+            ["silhouette", "texture of", "STD", "ADV"],
+            [[image[key] for key in ("shape", "texture_of", "std", "adv")] for image in images],
+            caption="What is answered",
+            left=4,
+            folded=True,
+        )
+        numbers = {
             "pairs": trained.pairs_described(pairs[:1]),
             "dataset": std.config.dataset.name,
-            "images": [
-                {
-                    "index": int(pictures.index[position]),
-                    "shape": names[pictures.labels[position]],
-                    "texture_of": names[textures[position]],
-                    **{run: names[values[position]] for run, values in said.items()},
-                }
-                for position in range(len(pictures))
-            ],
+            "images": images,
         }
-    return architectures, written
+        findings[title] = result.Finding(numbers, [figure, answered_table])
+    return result.Result(findings)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figures and writes what was answered."""
-    command.run(_NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments)
-
+EXPERIMENT = Experiment(
+    name="cue_conflict",
+    title="Silhouette against texture: which one decides?",
+    short="Shape or texture",
+    paper="adversarially robust models pay less attention to fine textures. (How often each "
+    "follows which cue is counted in Table 2, below.)",
+    run=run,
+    document=__doc__,
+    add_arguments=add_arguments,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

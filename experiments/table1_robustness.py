@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import accuracies, statistics, trained
-from experiments.accuracies import Accuracy
+from experiments.accuracies import RUNS, Runs
 from experiments.experiment import Experiment, whole_number
 from experiments.result import (
     Change,
@@ -37,7 +37,6 @@ from experiments.result import (
 from jaxrobust.data import catalog
 
 CLEAN = "clean"
-RUNS = ("std", "adv")
 COUNTS = ("steps", "restarts")
 # Mean and standard deviation over trainings, in per cent: clean top-1 and top-5, then the share of
 # the images classified correctly when clean that still are under attack, by radius.
@@ -59,8 +58,6 @@ PAPER_NOTE = (
     "The paper's figures are for ImageNet, trained against ε = 0.005; its Table 2 gives 55.28 for "
     "the clean top-1 accuracy of AlexNet STD where its Table 1 gives 58.28."
 )
-
-Runs = Mapping[str, Sequence[Mapping[str, Accuracy]]]
 
 
 def attacks_on(adversarial: trained.Trained, *, steps: int, restarts: int) -> dict[str, Any]:
@@ -131,18 +128,11 @@ def describe(runs: Runs, radii: Sequence[str]) -> dict[str, Any]:
 
 def decide(runs: Runs, radius: str) -> dict[str, Any]:
     """Claim 1, with the differences that decide it; `radius` is the one of training."""
-    halves: dict[str, Any] = {}
-    for half, name, first, second in (
-        ("clean", CLEAN, "adv", "std"),
-        ("robust", radius, "std", "adv"),
-    ):
-        values = [accuracies.images_right(runs[run], name) for run in (first, second)]
-        change = statistics.compare(*values, "positive")
-        verdict = change.pop("verdict")
-        halves[half] = {f"{second}_minus_{first}": change, "verdict": verdict}
-    return halves | {
-        "claim_1": statistics.all_hold(halves[half]["verdict"] for half in ("clean", "robust"))
+    halves = {
+        "clean": accuracies.ahead(runs, CLEAN, "adv", "std"),
+        "robust": accuracies.ahead(runs, radius),
     }
+    return halves | {"claim_1": statistics.all_hold(half["verdict"] for half in halves.values())}
 
 
 def draw(found: Mapping[str, Any], *, path: Path) -> None:

@@ -15,29 +15,28 @@ Where neither model loses more than a point by that, two losses of nothing lie c
 whatever the models are: the first half is then open, not confirmed. (textured_shapes is drawn
 symmetric about 0.5: what is lost there comes from the distance of the two means.)
 
-What is measured is kept in `<out>/accuracies`, so that an interrupted call goes on.
+Which images are right is kept beside each checkpoint, so that an interrupted call goes on.
 
 Cost: seconds for the quickstart's six models on two CPU cores, and the loading of the models.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import accuracies, command, statistics, trained
-from experiments.accuracies import Accuracy
-from jaxrobust import plots
+from experiments import accuracies, result, statistics, trained
+from experiments.accuracies import RUNS, Runs
+from experiments.experiment import Experiment
 from jaxrobust.data import catalog
 
-_NAME = "table2_variants"
 # Claim 6: how far the losses of STD and ADV may lie apart, in points.
 _WITHIN = 10.0
 # Up to so many points, nothing was lost that could be compared.
 _NOTHING_LOST = 1.0
-STYLIZED = ("cue_conflict", "stylized")
+STYLIZED = {"cue_conflict": "cue conflicts, by shape", "stylized": "stylised pictures"}
 TITLES = {
     "standard": "Standard",
     "reversed": "Reversed",
@@ -77,57 +76,42 @@ PAPER_NOTE = (
     "AlexNet STD where its Table 2 gives 55.28."
 )
 
-Runs = Mapping[str, Sequence[Mapping[str, Accuracy]]]
 
-
-def measure(
-    pairs: trained.Pairs, *, folder: Path, stylized: Path | None, batch_size: int | None
-) -> dict[str, list[dict[str, Accuracy]]]:
-    """The accuracies of one architecture: {"std" | "adv": {variant: accuracy} of each seed}."""
+def measure(pairs: trained.Pairs, *, stylized: Path | None, batch_size: int | None) -> Runs:
+    """The accuracies of one architecture on all variants."""
     first = pairs[0][0]
-    passes: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (
-            {"standard": None, "reversed": accuracies.reversed_colors()},
-            {"what": ""},
-        )
-    ]
+    variants = {"standard": None, "reversed": accuracies.reversed_colors()}
+    passes: list[tuple[dict[str, Any], dict[str, Any]]] = [(variants, {})]
     if accuracies.has_cue_conflict(first):
         passes.append(({"cue_conflict": None}, {"split": "cue_conflict", "what": "cue conflict"}))
     if stylized is not None:
         dataset = accuracies.stylized_dataset(first, stylized)
         passes.append(({"stylized": None}, {"dataset": dataset, "what": "stylized"}))
-    runs: dict[str, list[dict[str, Accuracy]]] = {
-        run: [{} for _ in pairs] for run in ("std", "adv")
+    measured = [
+        accuracies.measure_pairs(pairs, variants, batch_size=batch_size, **options)
+        for variants, options in passes
+    ]
+    return {
+        run: [
+            {name: accuracy for variants in seed for name, accuracy in variants.items()}
+            for seed in zip(*(runs[run] for runs in measured), strict=True)
+        ]
+        for run in RUNS
     }
-    for variants, options in passes:
-        found = accuracies.measure_pairs(
-            pairs, variants, folder=folder, batch_size=batch_size, **options
-        )
-        for run, seeds in found.items():
-            for kept, new in zip(runs[run], seeds, strict=True):
-                kept |= new
-    return runs
 
 
-def described(runs: Runs) -> dict[str, Any]:
+def describe(runs: Runs) -> dict[str, Any]:
     """{run: {variant: {metric: mean, spread and values by seed}}} as JSON."""
-    result: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for run, seeds in runs.items():
-        result[run] = {}
-        for name in seeds[0]:
-            metrics = ("top1", "top5", "texture") if name == "cue_conflict" else ("top1", "top5")
-            values = {metric: [getattr(one[name], metric) for one in seeds] for metric in metrics}
-            result[run][name] = {"n": len(seeds[0][name].right)} | {
-                metric: _over_seeds(of_seeds)
-                for metric, of_seeds in values.items()
-                if None not in of_seeds
-            }
-    return result
-
-
-def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": spread, "by_seed": list(values)}
+        described[run] = {name: {"n": len(accuracy.right)} for name, accuracy in seeds[0].items()}
+        for name, variant in described[run].items():
+            for metric in METRICS:
+                values = [getattr(seed[name], metric) for seed in seeds]
+                # Elsewhere the texture is that of the label.
+                if None not in values and (metric != "texture" or name == "cue_conflict"):
+                    variant[metric] = accuracies.over_seeds(values)
+    return described
 
 
 def decide(runs: Runs) -> dict[str, Any]:
@@ -137,11 +121,11 @@ def decide(runs: Runs) -> dict[str, Any]:
     about it is open: that two models both lose nothing does not show that they lose the same.
     """
     losses = {
-        run: [one["standard"].right - one["reversed"].right for one in seeds]
+        run: [seed["standard"].right - seed["reversed"].right for seed in seeds]
         for run, seeds in runs.items()
     }
     change = statistics.compare(losses["adv"], losses["std"])
-    lost = {run: [float(seed.mean()) for seed in losses[run]] for run in losses}
+    lost = {run: [float(seed.mean()) for seed in seeds] for run, seeds in losses.items()}
     nothing_lost = all(float(np.mean(seeds)) <= _NOTHING_LOST for seeds in lost.values())
     halves: dict[str, Any] = {
         "reversed": {
@@ -151,12 +135,7 @@ def decide(runs: Runs) -> dict[str, Any]:
             "verdict": "open" if nothing_lost else statistics.within(change, _WITHIN),
         }
     }
-    for name in STYLIZED:
-        if name in runs["std"][0]:
-            std, adv = (accuracies.images_right(runs[run], name) for run in ("std", "adv"))
-            change = statistics.compare(std, adv, "positive")
-            verdict = change.pop("verdict")
-            halves[name] = {"adv_minus_std": change, "verdict": verdict}
+    halves |= {name: accuracies.ahead(runs, name) for name in STYLIZED if name in runs["std"][0]}
     verdicts = [half["verdict"] for half in halves.values()]
     # The reversal alone is half of the claim.
     return halves | {
@@ -166,113 +145,95 @@ def decide(runs: Runs) -> dict[str, Any]:
 
 def draw(architectures: Mapping[str, Any], *, path: Path) -> None:
     """A panel an architecture, then those of the paper."""
-    panels = {
-        f"{title}, {found['dataset_title']}": {
-            TITLES[name]: {
-                run.upper(): (
-                    found["accuracies"][run][name]["top1"]["mean"],
-                    found["accuracies"][run][name]["top1"]["std"],
-                )
-                for run in ("std", "adv")
-            }
-            for name in found["accuracies"]["std"]
+
+    def top1(runs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        return {
+            run: {TITLES[name]: variant["top1"] for name, variant in variants.items()}
+            for run, variants in runs.items()
         }
-        for title, found in architectures.items()
-    }
-    papers = {
-        f"the paper: {title}, ImageNet": {
-            TITLES[name]: {run.upper(): PAPER[title][run][name]["top1"] for run in ("std", "adv")}
-            for name in PAPER[title]["std"]
-        }
-        for title in PAPER
-    }
-    spread = "Lines: ± one standard deviation over trainings. "
-    plots.bars(
-        panels | papers,
+
+    accuracies.draw_beside_paper(
+        {
+            f"{title}, {numbers['dataset_title']}": top1(numbers["accuracies"])
+            for title, numbers in architectures.items()
+        },
+        {title: top1(runs) for title, runs in PAPER.items()},
         y_label="top-1 accuracy (%)",
-        pale=list(papers),
         title="Accuracy on variants of the pictures",
-        note=spread + "Reversed: about the mean of ImageNet. Cue conflict: by shape. "
-        "Pale: the paper's Table 2.",
+        note="Reversed: about the mean of ImageNet. Cue conflict: by shape. Pale: the paper's "
+        "Table 2.",
         path=path,
     )
 
 
-def as_markdown(title: str, found: dict[str, Any]) -> str:
-    """Our rows, the paper's, and what ours say of claim 6."""
-    names = list(dict.fromkeys([*found["accuracies"]["std"], "stylized"]))
-    seeds = len(found["pairs"])
-    rows = []
-    for run, variants in found["accuracies"].items():
+def cell(value: Any) -> result.Cell:
+    """Ours, of several seeds, or the paper's mean and standard deviation; nothing of None."""
+    if isinstance(value, tuple):
+        return result.Number(value[0], 2, value[1])
+    return result.Spread(value["by_seed"]) if value else ""
+
+
+def rows(title: str, dataset: str, runs: Mapping[str, Any]) -> list[list[result.Cell]]:
+    """A row a run and metric, as far as there is any value of it."""
+    filled = []
+    for run, variants in runs.items():
         for metric, metric_title in METRICS.items():
-            cells = [variants.get(name, {}).get(metric) for name in names]
-            if any(cells):
-                rows.append(
-                    [
-                        f"{title} {run.upper()}, {found['dataset_title']}",
-                        metric_title,
-                        *(
-                            accuracies.with_spread(cell["by_seed"]) if cell else ""
-                            for cell in cells
-                        ),
-                    ]
-                )
-    for paper_title, runs in PAPER.items():
-        for run, of_paper in runs.items():
-            for metric in ("top1", "top5"):
-                known = [of_paper.get(name, {}).get(metric) for name in names]
-                rows.append(
-                    [
-                        f"*the paper:* {paper_title} {run.upper()}, ImageNet",
-                        METRICS[metric],
-                        *(f"{cell[0]:.2f} ± {cell[1]:.2f}" if cell else "" for cell in known),
-                    ]
-                )
+            values = [variants.get(name, {}).get(metric) for name in TITLES]
+            if any(values):
+                who = f"{title} {run.upper()}, {dataset}"
+                filled.append([who, metric_title, *map(cell, values)])
+    return filled
+
+
+def tables(title: str, numbers: Mapping[str, Any]) -> list[result.Part]:
+    """Our rows, the paper's, and what is not compared."""
+    measured = numbers["accuracies"]
+    ours = rows(title, numbers["dataset_title"], measured)
+    papers = [row for name, runs in PAPER.items() for row in rows(name, "ImageNet", runs)]
     counts = ", ".join(
-        f"{TITLES[name].lower()} {variant['n']}"
-        for name, variant in found["accuracies"]["std"].items()
+        f"{TITLES[name].lower()} {variant['n']}" for name, variant in measured["std"].items()
     )
-    return "\n".join(
-        [
-            f"## {title}",
-            "",
-            f"Per cent, mean ± standard deviation over {seeds} training{'s' * (seeds > 1)} each; "
-            f"images: {counts}; a guess has {found['chance']:g} %. {PAPER_NOTE}",
-            "",
-            accuracies.markdown_table(
-                ["", "", *(TITLES[name] for name in names)], rows, left_columns=2
-            ),
-            "",
-            *(f"- {sentence}" for sentence in sentences(found)),
-        ]
-    )
-
-
-def sentences(found: dict[str, Any]) -> list[str]:
-    """What the figures of one architecture say of claim 6."""
-    claim = found["claim"]
-    half = claim["reversed"]
-    lost = {run: accuracies.with_spread(half["lost"][run]) for run in ("std", "adv")}
-    mean = ", ".join(f"{value:g}" for value in found["reversed_about"])
-    why = ", nothing was lost, so nothing is compared" if half["nothing_lost"] else ""
-    lines = [
-        f"Reversed about the mean of ImageNet, [{mean}], STD loses {lost['std']} points and ADV "
-        f"{lost['adv']}; STD loses more by {accuracies.interval(half['std_loses_more_by'])}, "
-        f"within ±{_WITHIN:g}: {half['verdict']}{why}."
+    mean = ", ".join(f"{value:g}" for value in numbers["reversed_about"])
+    notes = []
+    if numbers["claim"]["reversed"]["nothing_lost"]:
+        notes.append("By reversed colours nothing was lost, so nothing is compared.")
+    if not STYLIZED.keys() & numbers["claim"].keys():
+        notes.append("Nothing stylised was given, and the data set has no cue conflicts.")
+    return [
+        result.Text(
+            f"Per cent, mean ± standard deviation; pairs of trainings: {len(numbers['pairs'])}; "
+            f"images: {counts}; a guess has {numbers['chance']:g} %. Colours are reversed about "
+            f"the mean of ImageNet, [{mean}]. {PAPER_NOTE}"
+        ),
+        result.Table(["", "", *TITLES.values()], ours, papers, left=2),
+        *([result.Notes(notes)] if notes else []),
     ]
-    for name in STYLIZED:
+
+
+def decision(numbers: Mapping[str, Any]) -> result.Decision:
+    """Claim 6 of one architecture, with the measures that decide it."""
+    claim = numbers["claim"]
+    lost = claim["reversed"]
+    measures = [
+        result.Measure(
+            "points of top-1 lost by reversed colours",
+            *(result.Spread(lost["lost"][run]) for run in RUNS),
+            result.Change(lost["std_loses_more_by"], 1, "STD loses more by"),
+            lost["verdict"],
+        )
+    ]
+    for name, title in STYLIZED.items():
         if name in claim:
-            lines.append(
-                f"ADV − STD > 0 on {TITLES[name].lower()}: {claim[name]['verdict']}, "
-                f"{accuracies.interval(claim[name]['adv_minus_std'])}."
+            top1 = [numbers["accuracies"][run][name]["top1"] for run in RUNS]
+            measures.append(
+                result.Measure(
+                    f"top-1 on {title}, %",
+                    *(result.Spread(values["by_seed"]) for values in top1),
+                    result.Change(claim[name]["adv_minus_std"], 1, "ADV − STD"),
+                    claim[name]["verdict"],
+                )
             )
-    if len(lines) == 1:
-        lines.append("Nothing stylised was given, and the data set has no cue conflicts.")
-    lines.append(
-        "Claim 6, reversal costs both about the same and stylisation favours ADV: "
-        f"{claim['claim_6']}."
-    )
-    return lines
+    return result.Decision(claim["claim_6"], measures)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -281,40 +242,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accuracies.add_stylized_argument(parser)
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
-    """Measures and decides every architecture, and draws them beside the paper's."""
+def run(arguments: argparse.Namespace) -> result.Result:
+    """Measures, decides and draws every architecture beside the paper's."""
     architectures: dict[str, Any] = {}
-    tables = []
     for title, pairs in trained.by_architecture(arguments.workdirs).items():
-        runs = measure(
-            pairs,
-            folder=arguments.out / accuracies.FOLDER,
-            stylized=arguments.stylized,
-            batch_size=arguments.batch_size,
-        )
+        runs = measure(pairs, stylized=arguments.stylized, batch_size=arguments.batch_size)
         dataset = pairs[0][0].config.dataset
-        found = architectures[title] = {
+        architectures[title] = {
             "pairs": trained.pairs_described(pairs),
             "dataset": dataset.name,
             "dataset_title": catalog.get(dataset.name).title,
             "reversed_about": list(accuracies.REVERSED_ABOUT),
             "chance": 100.0 / accuracies.number_of_classes(pairs[0][0]),
-            "accuracies": described(runs),
+            "accuracies": describe(runs),
             "claim": decide(runs),
             "paper": {"dataset": "ImageNet", "note": PAPER_NOTE, "accuracies": PAPER},
         }
-        tables.append(as_markdown(title, found))
-        print("\n" + tables[-1].removeprefix("## "))
-    written = [arguments.out / f"{_NAME}.png", arguments.out / f"{_NAME}.md"]
-    draw(architectures, path=written[0])
-    command.write_markdown(written[1], "Accuracy on variants of the pictures (Table 2)", tables)
-    return architectures, written
+    figure = result.Figure("table2_variants.png", "Accuracy on variants of the pictures")
+    draw(architectures, path=arguments.out / figure.file)
+    findings = {
+        title: result.Finding(numbers, tables(title, numbers), {"6": decision(numbers)})
+        for title, numbers in architectures.items()
+    }
+    return result.Result(findings, [figure])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figure and writes what was measured."""
-    command.run(_NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments)
-
+EXPERIMENT = Experiment(
+    name="table2_variants",
+    title="Table 2: reversed colours and other textures",
+    short="Table 2",
+    paper="both lose by reversed colours; on stylised pictures ADV is ahead of STD.",
+    claims=(
+        result.Claim(
+            "6",
+            "Colour reversal costs both about the same; stylisation favours ADV",
+            "the losses differ by less than 10 points (open where nothing is lost); ADV − STD > 0 "
+            "on stylised pictures or cue conflicts",
+            ("STD", "ADV", "difference, points"),
+        ),
+    ),
+    run=run,
+    document=__doc__,
+    add_arguments=add_arguments,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

@@ -3,9 +3,9 @@
     python -m experiments.table3_datasets --data-dir ~/tensorflow_datasets
 
 counts training images and classes, measures the pictures of every data set that is prepared, and
-names what differs from the paper; of the others it says how to prepare them. Below a rule are the
-library's own data sets, as far as they have been made. A sheet shows a picture of each as a network
-of the paper's input size is given it.
+names what differs from the paper; of the others it says how to prepare them. The library's own data
+sets follow, as far as they have been made. A sheet shows a picture of each as a network of the
+paper's input size is given it.
 
 "Pixels" is the mean of (height + width) / 2 over all images of the evaluation split, read from
 their headers: nothing is decoded. Where the paper has ≈, up to 2 % beside its figure count as
@@ -17,6 +17,7 @@ Cost: reading all evaluation images once, about 10 GB for all ten: a minute from
 
 import argparse
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import command
-from experiments.accuracies import markdown_table
+from experiments import result
+from experiments.experiment import Experiment, whole_number
 from jaxrobust import plots
-from jaxrobust.core.files import write_text
+from jaxrobust.core.logs import Progress
 from jaxrobust.data import catalog, prepare, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.transforms import HostTransform
 
-_NAME = "table3_datasets"
-COLUMNS = {"pixels": "pixels", "classes": "classes", "train": "training images"}
+COLUMNS = {
+    "pixels": "pixels",
+    "classes": "classes",
+    "train": "training images",
+    "evaluation": "evaluation images",
+}
 # Pixels, classes, training images.
 PAPER = {
     "svhn_cropped": (32, 10, 73_257),
@@ -86,7 +91,7 @@ def measure(name: str, data_dir: str | None) -> dict[str, Any]:
 
 def _sizes(split: sources.Split, title: str) -> np.ndarray:
     """Height and width of all images, (n, 2)."""
-    progress = command.Steps(title, -(-len(split) // _PICTURES_A_STEP), images=_PICTURES_A_STEP)
+    progress = Progress(title, len(split))
     sizes = np.zeros((len(split), 2))
     for index in range(len(split)):
         try:
@@ -94,13 +99,13 @@ def _sizes(split: sources.Split, title: str) -> np.ndarray:
                 sizes[index] = picture.height, picture.width
         except OSError as error:
             raise ValueError(f"Cannot read the size of {split.describe(index)}.") from error
-        if (index + 1) % _PICTURES_A_STEP == 0 or index + 1 == len(split):
-            progress.step()
+        if (index + 1) % _PICTURES_A_STEP == 0:
+            progress.step(_PICTURES_A_STEP)
     progress.close(f"{title}: {len(split):,} pictures in {progress.elapsed:.1f} s")
     return sizes
 
 
-def differences(name: str, found: Mapping[str, float]) -> list[str]:
+def differences(name: str, measured: Mapping[str, float]) -> list[str]:
     """Sentences on what the paper, or else the catalogue, expects of a data set.
 
     Example:
@@ -110,17 +115,15 @@ def differences(name: str, found: Mapping[str, float]) -> list[str]:
     """
     dataset = catalog.get(name)
     own = (dataset.native_size, dataset.num_classes, dataset.train_examples)
-    columns = COLUMNS | {"evaluation": "evaluation images"}
+    expected = (*PAPER.get(name, own), dataset.evaluation_examples)
     sentences = []
-    for key, expected in zip(
-        columns, (*PAPER.get(name, own), dataset.evaluation_examples), strict=True
-    ):
-        approximate = key == "pixels" and dataset.native_size is None
-        if abs(found[key] - expected) > (_TOLERANCE * expected if approximate else 0):
-            whose = "paper" if name in PAPER and key in COLUMNS else "catalogue"
+    for column, value in zip(COLUMNS, expected, strict=True):
+        approximate = column == "pixels" and dataset.native_size is None
+        if abs(measured[column] - value) > (_TOLERANCE * value if approximate else 0):
+            whose = "paper" if name in PAPER and column != "evaluation" else "catalogue"
             sentences.append(
-                f"{dataset.title} has {_shown(name, key, found[key])} {columns[key]} where the "
-                f"{whose} has {_shown(name, key, expected)}."
+                f"{dataset.title} has {_shown(name, column, measured[column])} {COLUMNS[column]} "
+                f"where the {whose} has {_shown(name, column, value)}."
             )
     return sentences
 
@@ -144,68 +147,49 @@ def example(name: str, data_dir: str | None, image_size: int) -> tuple[np.ndarra
     return transform(record, np.random.default_rng(0))["image"], caption
 
 
-def as_markdown(datasets: Mapping[str, dict[str, Any]]) -> str:
+def tables(datasets: Mapping[str, dict[str, Any]]) -> list[result.Part]:
     """The tables, what differs, and how to prepare what is missing."""
-    header = ["Data set"]
-    for title in COLUMNS.values():
-        header += [title.capitalize(), "paper"]
-    rows = [
-        [datasets[name]["title"], *_cells(name, datasets[name].get("found", {}))] for name in PAPER
-    ]
-    parts = [markdown_table([*header, "Evaluation images"], rows)]
+
+    def row(name: str) -> list[str]:
+        measured = datasets[name].get("found", {})
+        cells = [datasets[name]["title"]]
+        for column, of_paper in itertools.zip_longest(COLUMNS, PAPER.get(name, ())):
+            cells.append(_shown(name, column, measured.get(column)))
+            if of_paper is not None:
+                cells.append(_shown(name, column, of_paper))
+        return cells
+
+    header = ["Pixels", "Classes", "Training images", "Evaluation images"]
+    with_paper = [text for title in header for text in (title, "paper")][:-1]
+    shown: list[result.Part] = [result.Table(["Data set", *with_paper], [*map(row, PAPER)])]
+    extra = '`pip install "jaxrobust[prepare]"`'
     for key, heading in (
         ("differences", "Differences:"),
         ("error", "Cannot be used:"),
-        ("prepare", "Not prepared:"),
+        ("prepare", f"Not prepared (all of these but Tiny ImageNet need {extra}):"),
     ):
-        lines = [f"- {line}" for one in datasets.values() for line in _lines(one, key)]
-        if lines:
-            parts.append("\n".join([heading, "", *lines]))
-    own = [
-        [one["title"], *_cells(name, one["found"], paper=False)]
-        for name, one in datasets.items()
-        if name not in PAPER and "found" in one
-    ]
-    if any("prepare" in one for one in datasets.values()):
-        extra = '`pip install "jaxrobust[prepare]"`'
-        parts.append(f"All of these commands but that of Tiny ImageNet need {extra}.")
-    parts.append("---")
+        sentences: list[str] = []
+        for dataset in datasets.values():
+            said = dataset.get(key, [])
+            sentences += [f"{dataset['title']}: {said}"] if isinstance(said, str) else said
+        if sentences:
+            shown += [result.Text(heading), result.Notes(sentences)]
+    own = [name for name, dataset in datasets.items() if name not in PAPER and "found" in dataset]
     if own:
-        header = ["The library's own", *(title.capitalize() for title in COLUMNS.values())]
-        parts.append(markdown_table([*header, "Evaluation images"], own))
-    parts.append(
-        "The library makes its own data sets (textured_shapes, digits) when they are used."
-    )
-    return "\n\n".join(parts)
+        shown.append(result.Table(["The library's own", *header], [*map(row, own)]))
+    made = "The library makes its own data sets (textured_shapes, digits) when they are used."
+    return [*shown, result.Text(made)]
 
 
-def _lines(one: Mapping[str, Any], key: str) -> list[str]:
-    if key == "differences":
-        return one.get(key, [])
-    return [f"{one['title']}: {one[key]}"] if key in one else []
-
-
-def _cells(name: str, found: Mapping[str, float], *, paper: bool = True) -> list[str]:
-    cells = []
-    for index, column in enumerate(COLUMNS):
-        cells.append(_shown(name, column, found.get(column)))
-        if paper:
-            cells.append(_shown(name, column, PAPER[name][index]))
-    return [*cells, _shown(name, "evaluation", found.get("evaluation"))]
-
-
-def draw(examples: Sequence[tuple[np.ndarray, str]], *, image_size: int, path: Path) -> None:
-    """The sheet of pictures."""
-    rows = [
-        examples[start : start + _PICTURES_A_ROW]
-        for start in range(0, len(examples), _PICTURES_A_ROW)
-    ]
-    wide = len(rows[0])
-    padded = [[*row, *[(None, "")] * (wide - len(row))] for row in rows]
+def draw(examples: Sequence[tuple[Any, str]], *, image_size: int, title: str, path: Path) -> None:
+    """The sheet of pictures with what to write under them."""
+    wide = min(len(examples), _PICTURES_A_ROW)
+    padded = [*examples, *[(None, "")] * (-len(examples) % wide)]
+    rows = [padded[start : start + wide] for start in range(0, len(padded), wide)]
     plots.grid(
-        [[picture for picture, _ in row] for row in padded],
-        captions=[[caption for _, caption in row] for row in padded],
-        title="The data sets",
+        [[picture for picture, _ in row] for row in rows],
+        captions=[[caption for _, caption in row] for row in rows],
+        title=title,
         note=f"First evaluation images, as a network of {image_size} px is given them.",
         path=path,
     )
@@ -218,39 +202,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=command.whole_number(1),
+        type=whole_number(1),
         default=224,
         metavar="PIXELS",
         help="of the pictures on the sheet (default: %(default)s)",
     )
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+def run(arguments: argparse.Namespace) -> result.Result:
     """Measures the paper's data sets and the library's own as far as they are prepared."""
     prepared = prepare.prepared(data_dir=arguments.data_dir)
     names = [name for name, folder in prepared.items() if name in PAPER or folder]
     datasets = {name: measure(name, arguments.data_dir) for name in names}
-    text = as_markdown(datasets)
-    print(text)
-    written = [arguments.out / f"{_NAME}.md"]
-    write_text(written[0], f"# The data sets (Table 3)\n\n{text}\n")
-    usable = [name for name, one in datasets.items() if "found" in one]
-    if usable:
-        written.append(arguments.out / f"{_NAME}.png")
-        examples = [example(name, arguments.data_dir, arguments.image_size) for name in usable]
-        draw(examples, image_size=arguments.image_size, path=written[1])
-    for name, one in datasets.items():
-        if name in PAPER:
-            one["paper"] = dict(zip(COLUMNS, PAPER[name], strict=True))
-    return datasets, written
+    shown = tables(datasets)
+    examples = [
+        example(name, arguments.data_dir, arguments.image_size)
+        for name, dataset in datasets.items()
+        if "found" in dataset
+    ]
+    if examples:
+        figure = result.Figure("table3_datasets.png", "The data sets")
+        path = arguments.out / figure.file
+        draw(examples, image_size=arguments.image_size, title=figure.caption, path=path)
+        shown.append(figure)
+    for name, figures in PAPER.items():
+        datasets[name]["paper"] = dict(zip(COLUMNS, figures, strict=False))
+    findings = {name: result.Finding(dataset) for name, dataset in datasets.items()}
+    return result.Result(findings, shown)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the sheet and writes what was found."""
-    command.run(
-        _NAME, argv, document=__doc__, examine=examine, add_arguments=add_arguments, workdirs=None
-    )
-
+EXPERIMENT = Experiment(
+    name="table3_datasets",
+    title="Table 3: the data sets",
+    short="Table 3",
+    paper="ten data sets of different resolutions, for late fusion.",
+    run=run,
+    document=__doc__,
+    add_arguments=add_arguments,
+    workdirs=None,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

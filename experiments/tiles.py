@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxrobust.core.files import written_whole
+
 _SIDE = 160  # pixels; larger pictures are reduced to it
 _PARTS = 16  # the gap between two is such a part of their height
 MOST = 6  # pictures in a row
@@ -29,21 +31,20 @@ def write(images: Any, path: Path) -> str:
       path: of the PNG; its folder is made.
 
     Returns:
-      The file's name.
+      the file's name.
     """
     pixels = np.rint(255 * np.clip(np.asarray(images, np.float32), 0, 1)).astype(np.uint8)
-    pictures = [Image.fromarray(one if one.shape[-1] == 3 else one[..., 0]) for one in pixels]
-    height, width = pixels.shape[1:3]
+    height, width, channels = pixels.shape[1:]
+    pictures = [Image.fromarray(each if channels == 3 else each[..., 0]) for each in pixels]
     if height > _SIDE:
         width, height = round(width * _SIDE / height), _SIDE
-        pictures = [one.resize((width, height), Image.Resampling.LANCZOS) for one in pictures]
+        size = (width, height)
+        pictures = [each.resize(size, Image.Resampling.LANCZOS) for each in pictures]
     gap = max(1, height // _PARTS)
     step = width + gap
     row = Image.new("RGBA", (len(pictures) * step - gap, height))  # transparent between them
-    for position, one in enumerate(pictures):
-        row.paste(one.convert("RGBA"), (position * step, 0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    row.save(temporary, format="PNG", optimize=True)
-    temporary.replace(path)
+    for position, picture in enumerate(pictures):
+        row.paste(picture.convert("RGBA"), (position * step, 0))
+    with written_whole(path) as temporary:
+        row.save(temporary, format="PNG", optimize=True)
     return path.name

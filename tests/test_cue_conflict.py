@@ -19,7 +19,7 @@ def shapes(tmp_path_factory):
 
 
 def test_records_the_cues_that_were_drawn_and_the_answers_of_the_networks(shapes, tmp_path):
-    cue_conflict.main(
+    cue_conflict.EXPERIMENT.main(
         ["--workdirs", str(shapes / "work"), "--out", str(tmp_path), "--pictures", "12"]
     )
     record = read(tmp_path / "cue_conflict.json")
@@ -40,6 +40,9 @@ def test_records_the_cues_that_were_drawn_and_the_answers_of_the_networks(shapes
         classifier = trained_one.load()
         expected = [names[int(classifier(image).argmax())] for image in pictures.images]
         assert [one[run] for one in found["images"]] == expected
+    page = (tmp_path / "cue_conflict.md").read_text()
+    for one in found["images"]:
+        assert f"| {one['shape']} | {one['texture_of']} | {one['std']} | {one['adv']} |" in page
     width, height = Image.open(tmp_path / record["files"][0]).size
     assert width > 2 * height  # twelve columns, three rows
 
@@ -47,5 +50,5 @@ def test_records_the_cues_that_were_drawn_and_the_answers_of_the_networks(shapes
 def test_other_data_sets_have_no_such_pictures(tmp_path, data_dir, capsys):
     write_workdir(tmp_path / "work", data_dir, seeds=(3,))
     with pytest.raises(SystemExit):
-        cue_conflict.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path)])
+        cue_conflict.EXPERIMENT.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path)])
     assert "must be trainings on textured_shapes" in capsys.readouterr().err

@@ -26,8 +26,7 @@ def shapes(tmp_path_factory):
 def test_columns_are_the_variants_of_the_same_pictures(shapes):
     one = trained.find(shapes / "work")[0]
     pictures = evaluation_pictures(one.config, 10, per_class=True)
-    columns = figure20.filtered_columns(pictures)
-    columns += figure20.other_columns(one, 10, shapes / "copy")
+    columns = figure20.columns(one, pictures, shapes / "copy")
     by_title = {column.title: column.images for column in columns}
     assert list(by_title) == [
         "standard",
@@ -60,7 +59,7 @@ def test_columns_are_the_variants_of_the_same_pictures(shapes):
 
 def test_sheets_record_and_table(shapes, tmp_path, capsys):
     options = ["--workdirs", str(shapes / "work"), "--out", str(tmp_path)]
-    figure20.main([*options, "--pictures", "3", "--stylized", str(shapes / "copy")])
+    figure20.EXPERIMENT.main([*options, "--pictures", "3", "--stylized", str(shapes / "copy")])
     path = tmp_path / "figure20_variants_textured_shapes.png"
     assert str(path) in capsys.readouterr().out
     width, height = Image.open(path).size
@@ -72,13 +71,15 @@ def test_sheets_record_and_table(shapes, tmp_path, capsys):
     assert [one["class"] for one in found["drawn"]] == ["disc", "star", "heart"]
     table = (tmp_path / "figure20_variants.md").read_text()
     assert "| Gaussian blur σ = 3 | gaussian_blur(sigma=3.0, kernel_size=7) |" in table
-    assert "| disc | " in table
+    first = found["drawn"][0]["index"]
+    assert f"Rows: pictures {first} (disc), " in table
+    assert "## " not in table  # what is shown is of the data set, not of STD or ADV
 
 
 def test_several_data_sets_have_a_sheet_each(shapes, data_dir, tmp_path):
     digits = write_workdir(tmp_path / "digits", data_dir, seeds=(3,))
     options = ["--workdirs", str(shapes / "work"), str(digits), "--out", str(tmp_path / "out")]
-    figure20.main([*options, "--pictures", "2"])
+    figure20.EXPERIMENT.main([*options, "--pictures", "2"])
     sheets = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert sheets == {
         "figure20_variants_textured_shapes.png",
@@ -92,7 +93,7 @@ def test_errors_are_one_sentence(shapes, tmp_path, capsys):
     options = ["--workdirs", str(shapes / "work"), "--out", str(tmp_path / "out")]
     write_pictures(tmp_path / "others", ("cat", "dog"))
     with pytest.raises(SystemExit) as stopped:
-        figure20.main([*options, "--stylized", str(tmp_path / "others")])
+        figure20.EXPERIMENT.main([*options, "--stylized", str(tmp_path / "others")])
     assert stopped.value.code == 2
     assert "must have the classes of Textured shapes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

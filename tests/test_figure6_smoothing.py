@@ -1,10 +1,13 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import accuracies, trained
+from experiments import accuracies, result, trained
 from experiments import figure6_smoothing as figure6
 from experiments.accuracies import SIGMAS, TIMES, Accuracy
+from experiments.pictures import evaluation_pictures
+from experiments.render import cell_text
 from jaxrobust import plots
 from tests.test_figure2_sensitivity_maps import read, write_workdir
 
@@ -30,6 +33,18 @@ def by_level(blur, median):
     """A function of a variant's name, from one of sigma and one of times."""
     values = dict(zip(figure6.BLUR, map(blur, SIGMAS), strict=True))
     return (values | dict(zip(figure6.MEDIAN, map(median, TIMES), strict=True))).__getitem__
+
+
+def notes(found):
+    """The sentences beside the tables of made-up trainings."""
+    parts = figure6.tables(found | {"dataset": "digits", "images": IMAGES, "pairs": []})
+    (found,) = (part.sentences for part in parts if isinstance(part, result.Notes))
+    return found
+
+
+def files_of(folder):
+    """When each file was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_claim_5_holds_where_the_paper_is_right():
@@ -65,9 +80,17 @@ def test_claim_5_fails_where_blur_turns_the_order():
     assert blur["verdict"] == blur["order"] == "does not hold"
     assert blur["turned_at"] == [sigma for sigma in SIGMAS if sigma >= 0.5]
     assert found["median"]["verdict"] == found["claim_5"] == "does not hold"
-    said = "\n".join(figure6.sentences({**found, "chance": 10.0}))
-    assert "up to σ = 1.25, while both are above 20 %): does not hold" in said
-    assert "ADV is ahead at σ = 0.5 to 5." in said
+    order, turned = notes(found)
+    assert "STD ahead (up to σ = 1.25, while both are above 20 %): does not hold." in order
+    assert turned.startswith("ADV is ahead at σ = 0.5, 0.75, 1, ")
+    blurred, filtered = figure6.decision(found).measures
+    assert blurred.what.endswith(
+        "of σ ≤ 1.25, where both are above 20 %, the one with the largest change: σ = 1.25"
+    )
+    assert [cell_text(blurred.first), cell_text(blurred.second)] == ["28.5 ± 1.0", "81.0 ± 1.0"]
+    assert cell_text(blurred.difference).startswith("STD − ADV has changed by -62.5 [-")
+    assert filtered.what == "top-1 after 5 median filters, %"
+    assert cell_text(filtered.difference).startswith("ADV − STD -30.0 [-")
 
 
 def test_near_chance_nothing_counts_even_if_it_recovers():
@@ -78,7 +101,9 @@ def test_near_chance_nothing_counts_even_if_it_recovers():
     found = figure6.decide(runs, chance=10.0)
     assert found["blur"]["counted_up_to"] is None
     assert found["blur"]["verdict"] == found["claim_5"] == "open"
-    assert "Under blur: not measured" in figure6.sentences(found)[0]
+    assert "Under blur: not measured" in notes(found)[0]
+    # Of the claim, only the half of the median filter has a measure.
+    assert len(figure6.decision(found).measures) == 1
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +116,7 @@ def digits(tmp_path_factory, data_dir):
 
 def test_figures_record_and_table(digits, tmp_path, capsys):
     arguments = ["--workdirs", str(digits), "--out", str(tmp_path), "--pictures", "2"]
-    figure6.main(arguments)
+    figure6.EXPERIMENT.main(arguments)
     printed = capsys.readouterr().out
     record = read(tmp_path / "figure6_smoothing.json")
     found = record["architectures"]["TinyNetwork"]
@@ -101,7 +126,7 @@ def test_figures_record_and_table(digits, tmp_path, capsys):
     assert [level["times"] for level in found["median"]["levels"]] == list(TIMES)
     # Level 0 of both is the picture as it is.
     plain = [
-        accuracies.measure(one, {"plain": None}, folder=tmp_path / "accuracies")["plain"].top1
+        accuracies.measure(one, {"plain": None})["plain"].top1
         for one in trained.find(digits)
         if not one.adversarial
     ]
@@ -114,16 +139,40 @@ def test_figures_record_and_table(digits, tmp_path, capsys):
     table = (tmp_path / "figure6_smoothing.md").read_text()
     assert "## TinyNetwork" in table
     rows = [line for line in table.splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 * 2 + 21 + 6
-    said = "Claim 5, blur hurts both alike, the median filter turns the order: "
+    measures = len(figure6.decision(found).measures)
+    assert len(rows) == 2 * 2 + 21 + 6 + 2 + measures
+    said = "Blur hurts both alike; the median filter turns the order: "
     assert f"{said}{found['claim_5']}." in table
-    assert found["claim_5"] in printed
-    # All is kept: a second call reads no data of a pass again and finds the same.
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "accuracies").iterdir()}
-    assert len(files) == 4
-    figure6.main(arguments)
+    assert f"{said}{found['claim_5']}." in printed
+    # All is kept: a second call measures nothing and finds the same.
+    before = files_of(digits)
+    figure6.EXPERIMENT.main(arguments)
     assert read(tmp_path / "figure6_smoothing.json") == record
-    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "accuracies").iterdir()}
+    assert files_of(digits) == before
+
+
+def test_sliders_show_pictures_and_accuracies_of_each_level(digits, tmp_path):
+    figure6.EXPERIMENT.main(["--workdirs", str(digits), "--out", str(tmp_path), "--tiles"])
+    record = read(tmp_path / "figure6_smoothing.json")
+    (found,), (shown,) = record["architectures"].values(), record["shown"]["findings"].values()
+    blur, median, *_ = shown["parts"]
+    assert [len(blur["panels"]), len(median["panels"])] == [21, 6]
+    assert all(box["kind"] == "Box" and box["slide"] for box in (blur, median))
+    assert (blur["panels"][12]["title"], median["panels"][5]["title"]) == ("σ = 3", "5 times")
+    for box, levels in ((blur, found["blur"]["levels"]), (median, found["median"]["levels"])):
+        for panel, level in zip(box["panels"], levels, strict=True):
+            assert panel["bars"] == {run: level[run]["mean"] for run in ("std", "adv")}
+    # The first picture of the first class, blurred here.
+    std = next(one for one in trained.find(digits) if not one.adversarial)
+    picture = evaluation_pictures(std.config, 10, per_class=True).images[0]
+    (strip,) = blur["panels"][12]["strips"]
+    tile = np.asarray(Image.open(tmp_path / strip["file"]).convert("RGB"))
+    height, width, _ = picture.shape
+    expected = 255 * cv2.GaussianBlur(picture, (7, 7), 3.0)
+    np.testing.assert_allclose(tile[:height, :width], expected, atol=0.6)
+    # The sheet that shows some of them again is folded away.
+    folded = {part["file"]: part["folded"] for part in shown["parts"] if part["kind"] == "Figure"}
+    assert list(folded.values()) == [False, True]
 
 
 @pytest.mark.parametrize("std_seeds", [1, 3])
@@ -154,7 +203,7 @@ def test_too_many_pictures_are_refused_before_measuring(
     monkeypatch.setattr(accuracies, "measure", None)
     options = ["--workdirs", str(digits), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as stopped:
-        figure6.main([*options, "--pictures", pictures])
+        figure6.EXPERIMENT.main([*options, "--pictures", pictures])
     assert stopped.value.code == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -162,7 +211,9 @@ def test_too_many_pictures_are_refused_before_measuring(
 
 def test_errors_are_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        figure6.main(["--workdirs", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+        figure6.EXPERIMENT.main(
+            ["--workdirs", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+        )
     assert stopped.value.code == 2
     assert "nowhere is no folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

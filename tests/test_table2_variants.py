@@ -6,6 +6,7 @@ from PIL import Image
 
 from experiments import table2_variants as table2
 from experiments.accuracies import Accuracy
+from experiments.render import cell_text
 from jaxrobust.data import textured_shapes
 from tests.test_accuracies import write_pictures
 from tests.test_figure2_sensitivity_maps import SMALL, drawn_shapes, read, write_workdir
@@ -76,10 +77,28 @@ def test_claim_6(std, adv, verdicts):
 def test_a_half_without_losses_says_so(adv_reversed, said):
     runs = made_runs({"standard": 90, "reversed": 90}, {"standard": 90, "reversed": adv_reversed})
     claim = table2.decide(runs)
-    sentence = table2.sentences({"claim": claim, "reversed_about": [0.485, 0.456, 0.406]})[0]
     assert claim["reversed"]["nothing_lost"] is said
-    assert "about the mean of ImageNet, [0.485, 0.456, 0.406]," in sentence
-    assert ("open, nothing was lost, so nothing is compared." in sentence) is said
+    found = {"accuracies": table2.describe(runs), "claim": claim, "dataset_title": "Digits"}
+    found |= {"pairs": [], "chance": 10.0, "reversed_about": [0.485, 0.456, 0.406]}
+    text, _, notes = table2.tables("Net", found)
+    assert "about the mean of ImageNet, [0.485, 0.456, 0.406]." in text.text
+    sentence = "By reversed colours nothing was lost, so nothing is compared."
+    assert (sentence in notes.sentences) is said
+
+
+def test_measures_of_claim_6_are_its_differences():
+    runs = made_runs(
+        {"standard": 90, "reversed": 60, "stylized": 20},
+        {"standard": 85, "reversed": 50, "stylized": 40},
+    )
+    found = {"accuracies": table2.describe(runs), "claim": table2.decide(runs)}
+    lost, stylized = table2.decision(found).measures
+    assert [cell_text(lost.first), cell_text(lost.second)] == ["30.0 ± 0.0", "35.0 ± 0.0"]
+    assert cell_text(lost.difference).startswith("STD loses more by -5.0 [-")
+    assert stylized.what == "top-1 on stylised pictures, %"
+    assert [cell_text(stylized.first), cell_text(stylized.second)] == ["21.0 ± 1.0", "41.0 ± 1.0"]
+    assert cell_text(stylized.difference).startswith("ADV − STD +20.0 [+")
+    assert stylized.verdict == "holds"
 
 
 def test_the_papers_figures_are_those_of_its_table():
@@ -113,7 +132,7 @@ def shapes(tmp_path_factory):
 
 def test_table_with_cue_conflicts_and_a_stylised_copy(shapes, tmp_path, capsys):
     options = ["--workdirs", str(shapes / "work"), "--out", str(tmp_path)]
-    table2.main([*options, "--stylized", str(shapes / "copy")])
+    table2.EXPERIMENT.main([*options, "--stylized", str(shapes / "copy")])
     printed = capsys.readouterr().out
     record = read(tmp_path / "table2_variants.json")
     found = record["architectures"]["TinyNetwork"]
@@ -134,7 +153,10 @@ def test_table_with_cue_conflicts_and_a_stylised_copy(shapes, tmp_path, capsys):
             assert values["std"] == pytest.approx(np.std(values["by_seed"], ddof=1))
     table = (tmp_path / "table2_variants.md").read_text()
     assert re.search(r"\| TinyNetwork ADV, Textured shapes \| by texture \|", table)
-    assert "| *the paper:* ResNet-50 STD, ImageNet | top-1 | 75.84 ± 0.31 | 32.36 ± 0.77 |" in table
+    paper = (
+        "| *the paper:* ResNet-50 STD, ImageNet | top-1 | 75.84 ± 0.31 | 32.36 ± 0.77 |  | 6.90 "
+    )
+    assert paper in table
     assert f"stylisation favours ADV: {found['claim']['claim_6']}." in printed
     width, height = Image.open(tmp_path / "table2_variants.png").size
     assert width > 2 * height
@@ -145,7 +167,7 @@ def test_digits_have_neither(data_dir, tmp_path, capsys):
         tmp_path / "work", data_dir, seeds=(3,), dataset__evaluation_split="test[:50]"
     )
     options = ["--workdirs", str(work), "--out", str(tmp_path / "out")]
-    table2.main(options)
+    table2.EXPERIMENT.main(options)
     printed = capsys.readouterr().out
     assert "Nothing stylised was given, and the data set has no cue conflicts." in printed
     found = read(tmp_path / "out" / "table2_variants.json")["architectures"]["TinyNetwork"]
@@ -153,6 +175,6 @@ def test_digits_have_neither(data_dir, tmp_path, capsys):
     assert found["accuracies"]["std"]["standard"]["top1"]["std"] is None
     assert found["reversed_about"] == [0.485, 0.456, 0.406]
     with pytest.raises(SystemExit) as stopped:
-        table2.main([*options, "--stylized", str(tmp_path / "nowhere")])
+        table2.EXPERIMENT.main([*options, "--stylized", str(tmp_path / "nowhere")])
     assert stopped.value.code == 2
     assert "must be a folder" in capsys.readouterr().err
