@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import result, sensitivity, statistics, trained
-from experiments.command import Steps
 from experiments.pictures import Pictures, evaluation_pictures
 from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES, method_title
 from jaxrobust import Classifier, plots
 from jaxrobust.classifier import SHORTCUT
+from jaxrobust.core.logs import Progress
 
 _MOST_COLUMNS = 12
 # From the top down, or each alone: what its figures are called, and their steps.
@@ -144,7 +144,7 @@ def randomize(
     shape = pictures.images.shape[1:]
     order = list(reversed(layers(pairs[0][0].load(), shape)))
     title = f"{trained.title_of(pairs[0])}, {KINDS[kind][0]}"
-    progress = Steps(title, len(pairs) * 2 * (len(order) + 1), images=len(pictures))
+    progress = Progress(title, len(pairs) * 2 * (len(order) + 1), images=len(pictures))
     runs = ("std", "adv")
     compared: dict[str, Any] = {run: {name: {} for name in names} for run in runs}
     undefined = {run: dict.fromkeys(names, 0) for run in runs}

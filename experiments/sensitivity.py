@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from experiments import trained
-from experiments.command import Steps
 from experiments.experiment import whole_number
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from experiments.result import Figure
 from jaxrobust import Classifier, map_metrics, plots, saliency
 from jaxrobust.core import batching
+from jaxrobust.core.logs import Progress
 
 # Of methods whose names are not written as words.
 _TITLES = {
@@ -169,7 +169,7 @@ def examine(
         classifiers = {"random": fresh, **classifiers}
     names = list(dict.fromkeys(arguments.methods))
     steps = len(names) * len(classifiers) * len(pairs)
-    progress = Steps(trained.title_of(pairs[0]), steps, images=len(pictures))
+    progress = Progress(trained.title_of(pairs[0]), steps, images=len(pictures))
 
     def maps_by(classifier: Classifier, name: str) -> np.ndarray:
         options = {"seed": arguments.seed, "batch_size": arguments.batch_size}

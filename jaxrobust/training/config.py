@@ -6,13 +6,14 @@ unknown key is an error.
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from jaxrobust import attacks, filters
+from jaxrobust.core.checks import check_that
+from jaxrobust.core.named import did_you_mean
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data.dataset_config import DatasetConfig
 
@@ -149,8 +150,7 @@ def _merge(config: dict, overrides: dict, where: str) -> None:
 
 
 def _near(key: str, known: Any) -> str:
-    near = difflib.get_close_matches(str(key), list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else f"; expected some of {', '.join(known)}"
+    return did_you_mean(key, known) or f"; expected some of {', '.join(known)}"
 
 
 def check(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -196,89 +196,84 @@ def _check_keys(config: dict, known: dict, prefix: str) -> None:
 def _check_seeds(seeds: Any) -> None:
     seeds = seeds if isinstance(seeds, (tuple, list)) else (seeds,)
     whole = all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must be different whole numbers in [0, 2**32), got {seeds}.")
+    rule = "be different whole numbers in [0, 2**32)"
+    check_that(seeds and whole and len(set(seeds)) == len(seeds), "seeds", rule, seeds)
+
+
+def _check_positive(name: str, value: Any, kind: Any = int | float) -> None:
+    right = isinstance(value, kind) and not isinstance(value, bool) and value > 0
+    noun = "a whole number" if kind is int else "a number"
+    check_that(right, name, f"be {noun} above 0", repr(value))
+
+
+def _check_share(name: str, value: Any, *, above_zero: bool = False) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    right = number and 0 <= value <= 1 and not (above_zero and value == 0)
+    check_that(right, name, f"be {'above 0, up' if above_zero else 'from 0'} to 1", repr(value))
 
 
 def _check_run(config: ConfigDict) -> None:
-    def positive(name: str, value: Any, whole: bool = False) -> None:
-        kind = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
-            noun = "a whole number" if whole else "a number"
-            raise ValueError(f"{name} must be {noun} above 0, got {value!r}.")
-
-    def share(name: str, value: Any, lowest_allowed: bool = True) -> None:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value <= 1 or (value == 0 and not lowest_allowed):
-            low = "from 0" if lowest_allowed else "above 0, up"
-            raise ValueError(f"{name} must be {low} to 1, got {value!r}.")
-
-    positive("batch_size", config.batch_size, whole=True)
-    positive("evaluation.batch_size", config.evaluation.batch_size, whole=True)
-    positive("checkpoint.keep", config.checkpoint.keep, whole=True)
-    if config.steps is None and config.epochs is None:
-        raise ValueError("epochs or steps must be set, got None for both.")
+    _check_positive("batch_size", config.batch_size, int)
+    _check_positive("evaluation.batch_size", config.evaluation.batch_size, int)
+    _check_positive("checkpoint.keep", config.checkpoint.keep, int)
+    neither = config.steps is None and config.epochs is None
+    check_that(not neither, "epochs or steps", "be set", "None for both")
     if config.steps is not None:
-        positive("steps", config.steps, whole=True)
+        _check_positive("steps", config.steps, int)
     else:
-        positive("epochs", config.epochs)
+        _check_positive("epochs", config.epochs)
     every = config.checkpoint
     if every.every_steps is None:
-        positive("checkpoint.every_epochs", every.every_epochs)
+        _check_positive("checkpoint.every_epochs", every.every_epochs)
     else:
-        positive("checkpoint.every_steps", every.every_steps, whole=True)
+        _check_positive("checkpoint.every_steps", every.every_steps, int)
     if config.evaluation.every_epochs is not None:
-        positive("evaluation.every_epochs", config.evaluation.every_epochs)
-    optimizer = config.optimizer
-    positive("optimizer.learning_rate", optimizer.learning_rate)
-    share("optimizer.momentum", optimizer.momentum)
-    share("optimizer.weight_decay", optimizer.weight_decay)
+        _check_positive("evaluation.every_epochs", config.evaluation.every_epochs)
+    _check_positive("optimizer.learning_rate", config.optimizer.learning_rate)
+    _check_share("optimizer.momentum", config.optimizer.momentum)
+    _check_share("optimizer.weight_decay", config.optimizer.weight_decay)
     schedule = config.schedule
-    if schedule.name not in ("step", "cosine", "constant"):
-        raise ValueError(f"schedule.name must be step, cosine or constant, got {schedule.name!r}.")
-    share("schedule.warmup", schedule.warmup)
+    known = schedule.name in ("step", "cosine", "constant")
+    check_that(known, "schedule.name", "be step, cosine or constant", repr(schedule.name))
+    _check_share("schedule.warmup", schedule.warmup)
     for boundary in schedule.boundaries:
-        share("schedule.boundaries", boundary)
-    share("adversarial_share", config.adversarial_share, lowest_allowed=False)
+        _check_share("schedule.boundaries", boundary)
+    _check_share("adversarial_share", config.adversarial_share, above_zero=True)
+    check_that(
+        isinstance(config.objective.get("name"), str),
+        "objective.name",
+        "be the name of an objective",
+        repr(config.objective.get("name")),
+    )
     if config.attack is not None:
         _check_options("attack", "attack", attacks, config.attack)
     _check_pretrained(config)
-    if not config.model.get("name"):
-        raise ValueError(
-            f"model.name must be the name of a model, got {config.model.get('name')!r}."
-        )
-    if not config.dataset.name:
-        raise ValueError(
-            f"dataset.name must be the name of a data set, got {config.dataset.name!r}."
-        )
+    model, dataset = config.model.get("name"), config.dataset.name
+    check_that(model, "model.name", "be the name of a model", repr(model))
+    check_that(dataset, "dataset.name", "be the name of a data set", repr(dataset))
     for name, attack in config.evaluation.attacks.items():
         _check_options(f"evaluation.attacks.{name}", "attack", attacks, attack)
     for name, variant in config.evaluation.variants.items():
-        _check_options(f"evaluation.variants.{name}", "filter", filters, variant)
-        mean = variant.get("mean", 0.5)
-        if isinstance(mean, list | tuple) and len(mean) != 3:
-            raise ValueError(
-                f"evaluation.variants.{name}.mean must have one number for each of 3 channels, "
-                f"got {mean}."
-            )
+        where, mean = f"evaluation.variants.{name}", variant.get("mean", 0.5)
+        _check_options(where, "filter", filters, variant)
+        single = not isinstance(mean, list | tuple) or len(mean) == 3
+        check_that(single, f"{where}.mean", "have one number for each of 3 channels", mean)
 
 
 def _check_pretrained(config: ConfigDict) -> None:
-    folders = config.pretrained.backbones
-    if isinstance(folders, str) or not all(
+    folders, model = config.pretrained.backbones, config.model.get("name")
+    texts = not isinstance(folders, str) and all(
         folder and isinstance(folder, str) for folder in folders
-    ):
-        raise ValueError(f"pretrained.backbones must be names of folders, got {folders!r}.")
-    if bool(folders) != (config.model.get("name") == "late_fusion"):
+    )
+    check_that(texts, "pretrained.backbones", "be names of folders", repr(folders))
+    if bool(folders) != (model == "late_fusion"):
         raise ValueError(
             "pretrained.backbones must be given for the model late_fusion, and for it alone; got "
-            f"{', '.join(folders) or 'none'} for {config.model.get('name')}."
+            f"{', '.join(folders) or 'none'} for {model}."
         )
     for key in ("frozen", "allow_same"):
-        if not isinstance(config.pretrained[key], bool):
-            raise ValueError(
-                f"pretrained.{key} must be True or False, got {config.pretrained[key]!r}."
-            )
+        value = config.pretrained[key]
+        check_that(isinstance(value, bool), f"pretrained.{key}", "be True or False", repr(value))
     if folders and config.dataset.image_size is None:
         raise ValueError(
             "dataset.image_size must be given for a fine-tuning: the size that the backbones take."

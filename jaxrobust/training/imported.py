@@ -1,11 +1,11 @@
 """A workdir of weights that were trained elsewhere, as the experiments read it."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxrobust import attacks
+from jaxrobust.core.digests import digest
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data import image_folder
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
@@ -85,8 +85,6 @@ def write(
     config.model = {
         name: value for name, value in fields.items() if name not in ("num_classes", "mean", "std")
     }
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     plain = to_plain(config)
     description = {
         "jaxrobust": __version__,
@@ -98,7 +96,7 @@ def write(
         "config": {
             key: plain[key] for key in ("attack", "dataset", "evaluation", "model", "runs", "seeds")
         },
-        "source": {"file": path.name, "sha256": digest, **opened.found},
+        "source": {"file": path.name, "sha256": digest(path), **opened.found},
     }
     checkpoints.write(
         Path(workdir) / run / f"seed{seed}", description, opened.variables, identity=_identity
