@@ -169,7 +169,7 @@ def draw(found: Mapping[str, Any], *, path: Path) -> None:
 def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
     """Our rows and the paper's."""
     radii = list(found["attacks"])
-    first = found["attacks"][radii[0]]
+    first, seeds = found["attacks"][radii[0]], len(found["pairs"])
     columns = [(CLEAN, "top1"), (CLEAN, "top5")]
     columns += [(r, m) for r in radii for m in ("robust_accuracy", "defense_success_rate")]
     rows = []
@@ -185,7 +185,7 @@ def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
     header = [text for radius in radii for text in (f"ε = {radius}, robust", "defended")]
     return [
         Text(
-            f"Per cent, mean ± standard deviation over {len(found['pairs'])} trainings each, "
+            f"Per cent, mean ± standard deviation over {seeds} training{'s' * (seeds > 1)} each, "
             f"{found['images']} images. PGD, {first['norm']}: steps {first['steps']} of 1.5 ε / "
             f"{first['steps']}, restarts {first['restarts']}, random start. Robust: of all images; "
             f"defended: of those that are right when clean. Trained against ε = {radii[0]}."
