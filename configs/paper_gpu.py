@@ -5,7 +5,7 @@ Cost:    meant for 30 minutes on a data-centre GPU. Not yet timed by us.
 Expect:  not yet measured by us; late fusion is not part of it
 """
 
-from experiments.report.plan import Experiment, Plan, Study
+from experiments.plan import Experiment, Plan, Study
 
 BOTH = ("resnet50_shapes_224", "alexnet_shapes_224")
 
@@ -16,7 +16,11 @@ def get_plan():
         summary="The experiments of Itazuri et al. (2019) with ResNet-50 and AlexNet on pictures "
         "of 224 px that are drawn for the purpose.",
         studies=[
-            Study(f"{name}_shapes_224", f"configs/textured_shapes_224.py:{name}", {}, minutes)
+            Study(
+                f"{name}_shapes_224",
+                f"configs/textured_shapes_224.py:{name}",
+                minutes=minutes,
+            )
             for name, minutes in (("resnet50", 10), ("alexnet", 3))
         ],
         experiments=[

@@ -7,7 +7,7 @@ Cost:    14 trainings of 90 epochs on ImageNet, then 300 fine-tunings. Not yet t
 Expect:  the figures of the paper's Tables 1 and 2
 """
 
-from experiments.report.plan import Experiment, Plan, Study, backbones
+from experiments.plan import Experiment, Plan, Study, backbones
 from jaxrobust.data import catalog
 
 # resnet101: one seed; Figures 8 to 12 show it.
@@ -29,14 +29,13 @@ def get_plan():
             Study(
                 "figure7",
                 "configs/figure7.py",
-                {
-                    key: value
-                    for architecture in ("resnet50", "alexnet")
-                    for dataset in catalog.PAPER
-                    for key, value in backbones(
-                        f"{architecture}_{dataset}", f"{{runs}}/table1/{architecture}_*"
-                    ).items()
-                },
+                backbones(
+                    [f"resnet50_{name}" for name in catalog.PAPER], "{runs}/table1/resnet50_*"
+                )
+                | backbones(
+                    [f"alexnet_{name}" for name in catalog.PAPER], "{runs}/table1/alexnet_*"
+                ),
+                starts_from=["table1"],
                 minutes=10 * DAY,
             ),
         ],

@@ -5,7 +5,7 @@ Cost:    about an hour on two CPU cores; a second call reuses all and takes seco
 Expect:  report/index.html with the verdicts on the paper's claims; claim 1 holds
 """
 
-from experiments.report.plan import Experiment, Plan, Study, backbones
+from experiments.plan import Experiment, Plan, Study, backbones
 
 BOTH = ("quickstart", "quickstart_alexnet")
 SEEDS = (11, 12, 13)
@@ -18,16 +18,18 @@ def get_plan():
         "standard way (STD) and adversarially (ADV) on pictures that are drawn for the purpose.",
         studies=[
             Study("quickstart", "configs/quickstart.py", {"seeds": SEEDS}, minutes=7),
-            Study("quickstart_alexnet", "configs/quickstart_alexnet.py", {"seeds": SEEDS}, 16),
+            Study(
+                "quickstart_alexnet",
+                "configs/quickstart_alexnet.py",
+                {"seeds": SEEDS},
+                minutes=16,
+            ),
             # The five settings of late fusion, started from the ResNets.
             Study(
                 "figure7_quick",
                 "configs/figure7_quick.py",
-                {
-                    key: value
-                    for task in ("both_low", "both_high", "digits")
-                    for key, value in backbones(task, "{runs}/quickstart/*").items()
-                },
+                backbones(["both_low", "both_high", "digits"], "{runs}/quickstart/*"),
+                starts_from=["quickstart"],
                 minutes=17,
             ),
         ],

@@ -5,7 +5,7 @@ Cost:    at most five minutes on two CPU cores
 Expect:  every stage done; what the networks have learnt in some steps decides no claim
 """
 
-from experiments.report.plan import Experiment, Plan, Study, backbones
+from experiments.plan import Experiment, Plan, Study, backbones
 
 SEEDS = (1, 2)
 RUNS = ("smoke",)
@@ -36,8 +36,9 @@ def get_plan():
                 {
                     "seeds": (0,),
                     "epochs": 1.0,
-                    **backbones("digits", "{runs}/smoke/*"),
+                    **backbones(["digits"], "{runs}/smoke/*"),
                 },
+                starts_from=["smoke"],
                 minutes=0.8,
             ),
         ],

@@ -9,23 +9,25 @@ records also lie in `<out>/figures`, the claims in `<out>/claims.md` and `claims
 stages have printed in `<out>/logs`.
 
 It can be interrupted at any moment, in any way: the same command goes on. A stage is done again
-when what it depends on has changed: of an experiment its arguments, its trainings and the code. A
-training whose own settings, or those of what it starts from, have changed is refused, and says
-which folder to remove. What fails is named in the report; the rest is not lost.
+when what it depends on has changed: of an experiment its arguments, its trainings and the code, but
+for comments. A training whose own settings, or those of what it starts from, have changed is
+refused, and says which folder to remove. What fails is named in the report; the rest is not lost.
 """
 
 import argparse
+import dataclasses
+import importlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import command
-from experiments.report import claims, page, plan, stages
+from experiments import claims, page, plan, render, runner
+from experiments.experiment import Experiment
 from jaxrobust.core.files import write_json, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the stages and writes the page after each of them."""
+    """Run the stages, and write the page after each of them."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.paper",
         description=__doc__,
@@ -61,50 +63,76 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         chosen = plan.load(arguments.config)
-        names = [stage.name for stage in (*chosen.studies, *chosen.experiments)]
+        names = [stage.name for stage in chosen.stages]
         unknown = [name for name in arguments.only or () if name not in names]
         if unknown:
             raise ValueError(f"--only must name some of {', '.join(names)}, got {unknown[0]}.")
-        failed = make(chosen, arguments, names if arguments.only is None else arguments.only)
+        only = names if arguments.only is None else arguments.only
+        with runner.alone(arguments.out):
+            not_done = make(chosen, arguments, only)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "\nInterrupted; the same command goes on.\n")
-    if failed:
-        parser.exit(1, f"Not done: {', '.join(failed)}; the report says why.\n")
+    if not_done:
+        parser.exit(1, f"Not done: {', '.join(not_done)}; the report says why.\n")
 
 
 def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) -> list[str]:
     """Run the stages, write the page; the names of those of `only` that are not done at the end."""
     out = arguments.out
-    runner = stages.Runner(chosen, out=out, runs=arguments.runs)
     made_by = ["python", "-m", "experiments.paper", f"--config={arguments.config}", f"--out={out}"]
     if arguments.runs != Path("runs"):
         made_by.append(f"--runs={arguments.runs}")
-    with stages.lock(out):
+    stages = runner.Runner(chosen, out=out, runs=arguments.runs)
+    experiments, failures = _imported(chosen)
 
-        def write(outcomes: list[stages.Outcome]) -> None:
-            records = runner.records(outcomes)
-            decided = claims.decide(records)
-            write_json(out / "claims.json", {"claims": [claim.as_json() for claim in decided]})
-            heading = f"{chosen.title}: the paper's claims"
-            command.write_markdown(out / "claims.md", heading, [claims.as_markdown(decided)])
-            text = page.render(
-                chosen,
-                decided,
-                records,
-                outcomes,
-                figures=out / stages.FIGURES,
-                command=shlex.join(made_by),
-            )
-            write_text(out / "index.html", text)
+    def write() -> tuple[list[runner.Outcome], list[claims.Decided]]:
+        outcomes = [
+            dataclasses.replace(outcome, status="failed", reason=failures[outcome.name])
+            if outcome.name in failures and outcome.status != "failed"
+            else outcome
+            for outcome in stages.outcomes()
+        ]
+        records = {
+            outcome.name: stages.record(outcome.name)
+            for outcome in outcomes
+            if outcome.name in experiments and outcome.status == "done"
+        }
+        decided = claims.gather(experiments, records)
+        write_json(out / "claims.json", {"claims": decided})
+        write_text(out / "claims.md", render.text("claims.md", plan=chosen, claims=decided))
+        text = page.as_html(
+            chosen,
+            experiments,
+            decided,
+            records,
+            outcomes,
+            figures=out / runner.FIGURES,
+            command=shlex.join(made_by),
+        )
+        write_text(out / "index.html", text)
+        return outcomes, decided
 
-        runner.run(write, only=only)
-        outcomes = runner.outcomes()
-    for claim in claims.decide(runner.records(outcomes)):
-        print(f"claim {claim.number:3} {claim.verdict:14} {claim.sentence}")
+    outcomes, decided = write()
+    for _ in stages.run(only):
+        outcomes, decided = write()
+    for claim in decided:
+        print(f"claim {claim['number']:3} {claim['verdict']:14} {claim['sentence']}")
     print(f"\nWrote {out / 'index.html'}")
-    return [one.name for one in outcomes if one.name in only and one.status != "done"]
+    return [each.name for each in outcomes if each.name in only and each.status != "done"]
+
+
+def _imported(chosen: plan.Plan) -> tuple[dict[str, Experiment], dict[str, str]]:
+    """The experiments of a plan by name; of those that cannot be imported, why."""
+    experiments, failures = {}, {}
+    for stage in chosen.experiments:
+        try:
+            module = importlib.import_module(f"experiments.{stage.name}")
+            experiments[stage.name] = module.EXPERIMENT
+        except (Exception, SystemExit) as error:  # whatever a module does: the others are not lost
+            failures[stage.name] = f"{type(error).__name__}: {error}"
+    return experiments, failures
 
 
 if __name__ == "__main__":

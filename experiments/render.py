@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NoReturn
 
 import jinja2
 from PIL import Image
@@ -16,8 +16,9 @@ from PIL import Image
 from experiments import statistics
 from experiments.result import as_json
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+TEMPLATES = Path(__file__).parent / "templates"
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=jinja2.select_autoescape(["html"]),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -60,8 +61,10 @@ def cell_text(cell: Any) -> str:
         return shown if spread is None else f"{shown} ± {number(spread, cell['digits'])}"
     if kind == "Spread":
         shown = _over_seeds(cell["values"], cell["digits"])
-    else:
+    elif kind == "Change":
         shown = statistics.as_text(cell["change"], digits=cell["digits"])
+    else:
+        _unknown("cell", kind)
     return f"{cell['label']} {shown}" if cell["label"] else shown
 
 
@@ -80,15 +83,14 @@ def markdown(experiment: Any, shown: Mapping[str, Any]) -> str:
       experiment: an `Experiment`.
       shown: {"findings": {title: {"parts", "claims"}}, "parts"}, as its record has it.
     """
-    text = _TEMPLATES.get_template("result.md").render(
-        shown=shown, claims={claim.number: claim for claim in experiment.claims}
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    claims = {claim.number: claim for claim in experiment.claims}
+    return text("result.md", shown=shown, claims=claims)
 
 
-def page(**values: Any) -> str:
-    """The report's page; what `templates/page.html` names."""
-    return _TEMPLATES.get_template("page.html").render(**values)
+def text(template: str, **values: Any) -> str:
+    """A file of `templates/` with these values, without more than one blank line on end."""
+    filled = _ENVIRONMENT.get_template(template).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", filled).strip() + "\n"
 
 
 def picture(path: Path) -> dict[str, Any]:
@@ -107,9 +109,17 @@ def _markdown_cells(cells: list[Any]) -> str:
     return "| " + " | ".join(map(one, cells)) + " |"
 
 
-_TEMPLATES.filters |= {
+def _unknown(what: str, kind: str) -> NoReturn:
+    raise ValueError(f"A {what} must be of a kind of experiments/result.py, got {kind!r}.")
+
+
+_ENVIRONMENT.globals["unknown"] = _unknown
+_ENVIRONMENT.filters |= {
     "cell": cell_text,
     "cells": _markdown_cells,
     "rule": lambda columns, left: "|" + " :-- |" * left + " --: |" * (columns - left),
+    "measure_cells": lambda measure: [
+        measure[side] for side in ("what", "first", "second", "difference", "verdict")
+    ],
     "kebab": lambda text: text.replace(" ", "-"),
 }

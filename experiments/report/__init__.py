@@ -1,1 +1,0 @@
-"""The report of `python -m experiments.paper`: its plan, its stages, its claims and its page."""
