@@ -97,7 +97,7 @@ def measure(
     one: trained.Trained,
     variants: Mapping[str, Variant | None],
     *,
-    folder: Path,
+    folder: Path | None = None,
     attacks: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: Any = None,
     split: str | None = None,
@@ -110,8 +110,9 @@ def measure(
       one: the training.
       variants: {name: {"name": filter, options}}; None stands for the pictures as they are.
       attacks: {name: {"name": attack, options}}: pictures that are right both clean and attacked.
-      folder: of what has been measured; a file is used as long as it was measured with the same
-        checkpoint, the same data, this code, this version of JAX and this kind of device.
+      folder: of what has been measured, by default beside the checkpoint; a file is used as long as
+        it was measured with the same checkpoint, the same data, this code, this version of JAX and
+        this kind of device.
       dataset: other data than those of the training's config, as its `dataset`.
       split: None is the data's evaluation split.
       batch_size: images at once over all devices, rounded up to a multiple of their number; None is
@@ -127,6 +128,7 @@ def measure(
     split = split or resolved.evaluation_split
     identity = _identity(one, resolved, catalogued, split)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = folder or one.folder / "outcomes"
     path = folder / f"{one.architecture.rpartition(':')[2]}_{one.run}_{one.seed}_{digest[:10]}.json"
     attacks = attacks or {}
     names = {_key(variant): variant for variant in variants.values()}
