@@ -5,42 +5,46 @@
 draws the first convolution of every architecture among the workdirs (of its first seed), one filter
 enlarged: the one that is largest in STD, for both. STD and ADV of an architecture share their
 scale; mid-grey is zero. One picture shows the kernels as they are, one with the BatchNorm that
-follows folded in. The figures behind them are the mean l_2 norm of the filters (the paper finds
-smaller ones in ADV) and the share of their energy at the Nyquist corner (grid- or checkerboard-like
-patterns in ADV), over all pairs of trainings.
+follows folded in. Measured are, over all pairs of trainings, the mean l_2 norm of the filters (the
+paper finds smaller ones in ADV) and the share of their energy at the Nyquist corner (grid- or
+checkerboard-like patterns in ADV).
 
 Cost: seconds, after the models are loaded.
 """
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import command, statistics, trained
+from experiments import result, statistics, trained
+from experiments.experiment import Experiment
 from jaxrobust import feature_visualization, map_metrics, plots
 from jaxrobust.training import checkpoints
 
-_NAME = "figure4_first_layer"
-FORMS = {"raw": "as they are", "folded": "BatchNorm folded in"}
-# What the paper says of ADV: smaller filters, more of the checkerboard.
-CLAIMS = {"l2_norm": "negative", "nyquist_corner_share": "positive"}
+# The form that comes first decides; without a BatchNorm there is only the other.
+FORMS = {"folded": "BatchNorm folded in", "raw": "as they are"}
+MEASURES = {
+    "l2_norm": "mean l2 norm of the filters",
+    "nyquist_corner_share": "filter energy at the Nyquist corner",
+}
+# Where the paper has ADV - STD: smaller filters, more of the checkerboard.
+SIDES = {"l2_norm": "negative", "nyquist_corner_share": "positive"}
 
 
-def kernels_of(one: trained.Trained) -> dict[str, np.ndarray]:
+def kernels_of(training: trained.Trained) -> dict[str, np.ndarray]:
     """The filters (n, kh, kw, c), raw and, where a BatchNorm follows, folded."""
-    classifier = one.load()
-    shape = (checkpoints.read_config(one.folder) or {})["image_shape"]
-    kernels = {"raw": np.asarray(feature_visualization.first_layer_filters(classifier, shape))}
-    try:
-        kernels["folded"] = np.asarray(
-            feature_visualization.first_layer_filters(classifier, shape, fold_batch_norm=True)
+    classifier = training.load()
+    shape = (checkpoints.read_config(training.folder) or {})["image_shape"]
+    kernels = {"raw": feature_visualization.first_layer_filters(classifier, shape)}
+    with contextlib.suppress(ValueError):  # no BatchNorm follows
+        kernels["folded"] = feature_visualization.first_layer_filters(
+            classifier, shape, fold_batch_norm=True
         )
-    except ValueError as error:
-        print(f"{one.title}: {error}")
-    return kernels
+    return {form: np.asarray(values) for form, values in kernels.items()}
 
 
 def norms(kernels: np.ndarray) -> np.ndarray:
@@ -64,17 +68,33 @@ def measure(kernels: np.ndarray) -> dict[str, float]:
 
 def compare(std: Sequence[dict[str, float]], adv: Sequence[dict[str, float]]) -> dict[str, Any]:
     """STD, ADV and ADV - STD of each measure over seeds; no interval, and open, for one seed."""
-    result: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for name in std[0]:
         first, second = ([measures[name] for measures in run] for run in (std, adv))
-        change = statistics.compare(first, second, CLAIMS[name])
+        change = statistics.compare(first, second, SIDES[name])
         verdict = change.pop("verdict")
         means = {"std": float(np.mean(first)), "adv": float(np.mean(second))}
-        result[name] = means | change | {"claim": verdict}
-    return result
+        differences[name] = means | change | {"claim": verdict}
+    return differences
 
 
-def draw(architectures: dict[str, dict[str, np.ndarray]], *, title: str, path: Path) -> None:
+def decide(forms: Mapping[str, Any], name: str) -> result.Decision:
+    """What one measure says of its claim."""
+    measures = []
+    for form, how in FORMS.items():
+        if form in forms and name in forms[form]["differences"]:
+            std, adv = (
+                result.Spread([values[name] for values in forms[form][run]], digits=3)
+                for run in ("std", "adv")
+            )
+            change = forms[form]["differences"][name]
+            verdict = "" if measures else change["claim"]
+            what = f"{MEASURES[name]}, {how}"
+            measures.append(result.Measure(what, std, adv, result.Change(change), verdict))
+    return result.Decision(measures[0].verdict if measures else "not measured", measures)
+
+
+def draw(architectures: Mapping[str, Mapping[str, np.ndarray]], *, title: str, path: Path) -> None:
     """A column an architecture, its STD above its ADV, on one scale for the two."""
     kernels, insets = {}, {}
     several = len(architectures) > 1
@@ -88,48 +108,62 @@ def draw(architectures: dict[str, dict[str, np.ndarray]], *, title: str, path: P
     plots.filters(kernels, inset=insets, columns=len(architectures), title=title, path=path)
 
 
-def _show_table(title: str, record: dict[str, Any]) -> None:
-    print(f"\n{title}, first layer: STD, ADV, ADV - STD [95 % interval over seeds]")
-    for form, found in record["forms"].items():
-        for name, change in found["differences"].items():
-            print(
-                f"  {form:8}{name:22}{change['std']:9.4f}{change['adv']:9.4f}"
-                f"  {statistics.as_text(change)}  {CLAIMS[name]}: {change['claim']}"
-            )
+def examine(pairs: trained.Pairs) -> tuple[result.Finding, dict[str, dict[str, np.ndarray]]]:
+    """What is found of one architecture, and {form: {"STD" | "ADV": filters}} of its first seed."""
+    kernels = [(kernels_of(standard), kernels_of(adversarial)) for standard, adversarial in pairs]
+    forms, shown = {}, {}
+    for form in kernels[0][0]:
+        std, adv = ([measure(pair[index][form]) for pair in kernels] for index in (0, 1))
+        forms[form] = {"std": std, "adv": adv, "differences": compare(std, adv)}
+        shown[form] = {"STD": kernels[0][0][form], "ADV": kernels[0][1][form]}
+    shape = kernels[0][0]["raw"].shape
+    claims = {"3": decide(forms, "l2_norm"), "3b": decide(forms, "nyquist_corner_share")}
+    table = result.Table(
+        ["measure", "STD", "ADV", "ADV − STD [95 %]"],
+        [
+            [row.what, row.first, row.second, row.difference]
+            for decision in claims.values()
+            for row in decision.measures
+        ],
+        caption=f"{shape[0]} filters, {len(pairs)} seeds",
+    )
+    note = result.Notes(["No BatchNorm follows the first layer: its filters count as they are."])
+    numbers = {"pairs": trained.pairs_described(pairs), "filters": shape, "forms": forms}
+    return result.Finding(numbers, [table] if "folded" in forms else [table, note], claims), shown
 
 
-def examine(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+def run(arguments: argparse.Namespace) -> result.Result:
     """Measures the filters of every architecture and draws them side by side."""
-    architectures, written = {}, []
-    shown: dict[str, dict[str, dict[str, np.ndarray]]] = {form: {} for form in FORMS}
+    findings, shown = {}, {}
     for title, pairs in trained.by_architecture(arguments.workdirs).items():
-        kernels = [tuple(kernels_of(one) for one in pair) for pair in pairs]
-        found: dict[str, Any] = {
-            "pairs": trained.pairs_described(pairs),
-            "filters": list(kernels[0][0]["raw"].shape),
-            "forms": {},
-        }
-        for form in kernels[0][0]:
-            std, adv = ([measure(pair[i][form]) for pair in kernels] for i in (0, 1))
-            found["forms"][form] = {"std": std, "adv": adv, "differences": compare(std, adv)}
-            shown[form][title] = {"STD": kernels[0][0][form], "ADV": kernels[0][1][form]}
-        architectures[title] = found
-        _show_table(title, found)
-    for form, kernels_by_architecture in shown.items():
-        if kernels_by_architecture:
-            written.append(arguments.out / f"{_NAME}_{form}.png")
-            draw(
-                kernels_by_architecture,
-                title=f"First-layer filters, {FORMS[form]}",
-                path=written[-1],
-            )
-    return architectures, written
+        findings[title], shown[title] = examine(pairs)
+    figures = []
+    for form, how in FORMS.items():
+        kernels = {title: forms[form] for title, forms in shown.items() if form in forms}
+        if kernels:
+            path = arguments.out / f"{EXPERIMENT.name}_{form}.png"
+            caption = f"First-layer filters, {how}"
+            draw(kernels, title=caption, path=path)
+            figures.append(result.Figure(path.name, caption))
+    return result.Result(findings, figures)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figures and writes what was measured."""
-    command.run(_NAME, argv, document=__doc__, examine=examine)
-
+EXPERIMENT = Experiment(
+    name="figure4_first_layer",
+    title="Figure 4: filters of the first layer",
+    short="Figure 4",
+    paper="filters of ADV are smaller, and some show grids or checkerboards.",
+    claims=(
+        result.Claim("3", "First-layer filters are smaller", "ADV − STD < 0, BatchNorm folded in"),
+        result.Claim(
+            "3b",
+            "Grid- or checkerboard-like patterns in the first layer",
+            "ADV − STD > 0; BatchNorm folded in, as in claim 3",
+        ),
+    ),
+    run=run,
+    document=__doc__,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

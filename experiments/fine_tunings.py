@@ -1,22 +1,21 @@
 """Fine-tunings of late fusion by architecture, data set and setting: what Figure 7 compares."""
 
 import dataclasses
-import functools
 import json
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from flax import linen as nn
 
 from experiments import trained
 from jaxrobust import models
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import catalog, pipeline
 from jaxrobust.data.dataset_config import resolve
-from jaxrobust.training import checkpoints, train
+from jaxrobust.training import checkpoints
 
 SINGLE = ("STD", "ADV")
 ENSEMBLES = ("STD+STD", "ADV+ADV", "STD+ADV")
@@ -32,13 +31,13 @@ class FineTuning:
     """One finished fine-tuning.
 
     Attributes:
-      one: the training.
+      training: with its config.
       backbones: the trainings that it started from, as its config.json describes them.
       curve: accuracies on the evaluation split, in per cent, by the step after which they were
         measured; empty where none were.
     """
 
-    one: trained.Trained
+    training: trained.Trained
     backbones: list[dict[str, Any]] = field(repr=False)
     curve: dict[int, float] = field(repr=False)
 
@@ -69,42 +68,38 @@ class Task:
         return self.dataset.resolution or ("low" if enlarged else "high")
 
     @property
-    def seeds(self) -> list[int]:
-        """Those that any setting has."""
-        return sorted({seed for of_setting in self.by_setting.values() for seed in of_setting})
-
-    @property
     def missing(self) -> list[str]:
         """Settings, and seeds of settings, that would complete the task."""
-        found = []
+        seeds = sorted(set().union(*self.by_setting.values()))
+        lacking = []
         for setting in SETTINGS:
-            lacking = [seed for seed in self.seeds if seed not in self.by_setting.get(setting, {})]
-            if len(lacking) == len(self.seeds):
-                found.append(setting)
+            if setting in self.by_setting:
+                absent = [seed for seed in seeds if seed not in self.by_setting[setting]]
+                lacking += [f"{setting} of seed {seed}" for seed in absent]
             else:
-                found += [f"{setting} of seed {seed}" for seed in lacking]
-        return found
+                lacking.append(setting)
+        return lacking
 
     @property
     def repeated(self) -> list[str]:
         """Seeds of a setting that started from the same trainings, in whatever order."""
-        found = []
+        repetitions = []
         for setting, seeds in self.by_setting.items():
             started: dict[frozenset[Any], list[str]] = {}
-            for seed, tuned in seeds.items():
-                started.setdefault(frozenset(map(_origin, tuned.backbones)), []).append(str(seed))
+            for seed, tuning in seeds.items():
+                origins = frozenset(map(_origin, tuning.backbones))
+                started.setdefault(origins, []).append(str(seed))
             for same in started.values():
                 if len(same) > 1:
-                    found.append(f"{setting} of seeds {', '.join(same[:-1])} and {same[-1]}")
-        return found
+                    repetitions.append(f"{setting} of seeds {', '.join(same[:-1])} and {same[-1]}")
+        return repetitions
 
 
 def find(workdirs: str | Path | Sequence[str | Path]) -> dict[str, list[Task]]:
     """The tasks in some workdirs by the title of their backbones' architecture.
 
     Low resolution comes first, then the order of the catalogue. What is no fine-tuning of these
-    settings, or is not finished, is named in a warning and left out. A warning also names the seeds
-    of a setting that started from the same trainings: intervals take them for independent.
+    settings, or is not finished, is named in a warning and left out.
 
     Args:
       workdirs: of studies, or folders of one run and seed; one or several.
@@ -113,120 +108,77 @@ def find(workdirs: str | Path | Sequence[str | Path]) -> dict[str, list[Task]]:
       FileNotFoundError: when no fine-tuning is left, or a data set is not prepared.
       ValueError: when two fine-tunings would take the same place, or differ in how they were made.
     """
-    found: dict[Hashable, dict[tuple[Any, ...], dict[str, dict[int, FineTuning]]]] = {}
-    written: dict[Hashable, dict[str, Any]] = {}
+    groups: dict[nn.Module, dict[tuple[Any, ...], list[FineTuning]]] = {}
     left_out: dict[str, list[str]] = {}
-    for one in trained.find(workdirs, config=CONFIG):
-        backbones = (checkpoints.read_config(one.folder) or {}).get("backbones", [])
-        if reason := _no_part_of_it(one, backbones) or _not_finished(one):
-            left_out.setdefault(reason, []).append(str(one.folder))
+    for training in trained.find(workdirs, config=CONFIG):
+        description = checkpoints.read_config(training.folder) or {}
+        if reason := _no_part_of_it(training, description):
+            left_out.setdefault(reason, []).append(str(training.folder))
             continue
-        architecture, setting = _architecture(backbones[0]), _setting(backbones)
-        written.setdefault(architecture, trained.architecture_fields(backbones[0]["model"]))
-        by_setting = found.setdefault(architecture, {}).setdefault(_data(one.config), {})
-        others = [other for of_setting in by_setting.values() for other in of_setting.values()]
-        _check_alike(one, others)
-        seeds = by_setting.setdefault(setting, {})
-        if one.seed in seeds:
-            raise ValueError(
-                f"{seeds[one.seed].one.folder} and {one.folder} are both {setting} of seed "
-                f"{one.seed} on the same data set; name fewer workdirs, or folders of seeds."
-            )
-        seeds[one.seed] = FineTuning(one, backbones, _curve(one.folder))
+        backbones, data = description["backbones"], training.config.dataset
+        by_data = groups.setdefault(_architecture(backbones[0]), {})
+        place = data.name, data.path, resolve(data)[0].image_size
+        tuning = FineTuning(training, backbones, _curve(training.folder))
+        by_data.setdefault(place, []).append(tuning)
     for reason, folders in left_out.items():
         logging.getLogger("jaxrobust").warning("Left out, %s: %s.", reason, ", ".join(folders))
-    if not found:
+    if not groups:
         raise FileNotFoundError(
             "No finished fine-tuning of late fusion is left; "
             f"python -m jaxrobust.main --config={CONFIG} makes some."
         )
+    written = {
+        architecture: next(iter(by_data.values()))[0].backbones[0]["model"]
+        for architecture, by_data in groups.items()
+    }
     titles = _told_apart(
-        {key: trained.architecture_title(fields["name"]) for key, fields in written.items()},
-        {
-            key: ", ".join(f"{k}={v}" for k, v in sorted(fields.items()) if k != "name" or ":" in v)
-            for key, fields in written.items()
-        },
+        {key: trained.architecture_title(model["name"]) for key, model in written.items()},
+        {key: _details(model) for key, model in written.items()},
     )
-    tasks = {titles[key]: _tasks(found[key]) for key in sorted(found, key=lambda key: titles[key])}
-    for architecture_title, of_architecture in tasks.items():
-        for task in of_architecture:
-            if task.repeated:
-                logging.getLogger("jaxrobust").warning(
-                    "Not independent, started from the same trainings: %s, %s: %s.",
-                    architecture_title,
-                    task.title,
-                    "; ".join(task.repeated),
-                )
-    return tasks
+    return {titles[key]: _tasks(groups[key]) for key in sorted(groups, key=titles.__getitem__)}
 
 
-def _no_part_of_it(one: trained.Trained, backbones: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why a training is none of the five settings."""
+def _no_part_of_it(training: trained.Trained, description: Mapping[str, Any]) -> str | None:
+    """Why a training is none of the five settings, or is not to be compared yet."""
+    backbones = description.get("backbones")  # imported weights have none
     if not backbones:
         return "not started from trained networks"
-    if one.adversarial:
+    if training.adversarial:
         return "fine-tuned with an attack"
-    if one.config.model.get("frozen"):
+    if training.config.pretrained.frozen:
         return "their backbones frozen"
-    if len({_architecture(backbone) for backbone in backbones}) > 1:
+    if len(set(map(_architecture, backbones))) > 1:
         return "of several architectures"
     if _setting(backbones) not in SETTINGS:
         return "of other numbers of backbones"
     if len(set(map(_origin, backbones))) < len(backbones):
         return "with the same training twice"
+    if (checkpoints.newest_step(training.folder) or 0) < description["steps"]:
+        return "not finished"
     return None
-
-
-def _not_finished(one: trained.Trained) -> str | None:
-    planned = train.planned_steps(one.config, _train_examples(one.config))
-    return "not finished" if (checkpoints.newest_step(one.folder) or 0) < planned else None
 
 
 def _origin(backbone: Mapping[str, Any]) -> tuple[Any, ...]:
     return backbone["folder"], backbone["run"], backbone["seed"]
 
 
-def _architecture(backbone: Mapping[str, Any]) -> Hashable:
-    """The network as made: its defaults may stand in config.json, or not."""
+def _architecture(backbone: Mapping[str, Any]) -> nn.Module:
+    """The network as made, where a default may be written or not, whatever it is for."""
     model = models.create(**backbone["model"])
-    names = [one.name for one in dataclasses.fields(model) if one.name not in ("name", "parent")]
-    fields = trained.architecture_fields({name: getattr(model, name) for name in names})
-    return type(model), repr(sorted(fields.items()))
+    fields = {each.name: getattr(model, each.name) for each in dataclasses.fields(model)}
+    ignored = fields.keys() - trained.architecture_fields(fields).keys()
+    return model.clone(**dict.fromkeys(ignored))
+
+
+def _details(model: Mapping[str, Any]) -> str:
+    fields = sorted(trained.architecture_fields(model).items())
+    return ", ".join(f"{key}={value}" for key, value in fields if key != "name" or ":" in value)
 
 
 def _setting(backbones: Sequence[Mapping[str, Any]]) -> str:
     """As "STD+ADV", from how the backbones were trained."""
     adversarial = sorted(bool(backbone["adversarial"]) for backbone in backbones)
     return "+".join("ADV" if each else "STD" for each in adversarial)
-
-
-def _data(config: ConfigDict) -> tuple[Any, ...]:
-    return config.dataset.name, config.dataset.path, resolve(config.dataset)[0].image_size
-
-
-def _train_examples(config: ConfigDict) -> int:
-    return _examples_of(json.dumps(config.dataset.to_dict()))
-
-
-@functools.cache  # hundreds of fine-tunings share ten data sets
-def _examples_of(dataset: str) -> int:
-    return pipeline.describe(ConfigDict(json.loads(dataset))).train_examples
-
-
-def _check_alike(one: trained.Trained, others: Sequence[FineTuning]) -> None:
-    for other in others[:1]:  # which is like the rest
-        differences = difference(_recipe(other.one), _recipe(one))
-        if differences:
-            raise ValueError(
-                f"Fine-tunings that are compared must be made alike; {one.folder} differs from "
-                f"{other.one.folder} in {'; '.join(differences)}: name fewer workdirs."
-            )
-
-
-def _recipe(one: trained.Trained) -> dict[str, Any]:
-    plain = to_plain(one.config)
-    data = {key: plain["dataset"].get(key) for key in _RECIPE_OF_DATA}
-    return {key: plain.get(key) for key in _RECIPE} | {"dataset": data}
 
 
 def _curve(folder: Path) -> dict[int, float]:
@@ -242,22 +194,17 @@ def _curve(folder: Path) -> dict[int, float]:
         raise ValueError(f"{path} does not hold the metrics of a training ({error}).") from error
 
 
-def _tasks(by_data: Mapping[tuple[Any, ...], dict[str, dict[int, FineTuning]]]) -> list[Task]:
+def _tasks(by_data: Mapping[tuple[Any, ...], list[FineTuning]]) -> list[Task]:
     titles = _told_apart(
         {data: catalog.get(data[0]).title for data in by_data},
         {data: ", ".join(filter(None, (f"{data[2]} px", data[1]))) for data in by_data},
     )
     tasks = []
-    for data, by_setting in by_data.items():
-        config = next(iter(next(iter(by_setting.values())).values())).one.config
-        ordered = {
-            setting: dict(sorted(by_setting[setting].items()))
-            for setting in SETTINGS
-            if setting in by_setting
-        }
-        entry = catalog.get(data[0])
-        steps_per_epoch = _train_examples(config) / config.batch_size
-        tasks.append(Task(titles[data], entry, data[2], steps_per_epoch, ordered))
+    for data, tunings in by_data.items():
+        config = tunings[0].training.config
+        steps_per_epoch = pipeline.describe(config.dataset).train_examples / config.batch_size
+        by_setting = _by_setting(tunings)
+        tasks.append(Task(titles[data], catalog.get(data[0]), data[2], steps_per_epoch, by_setting))
     names = catalog.names()
     return sorted(
         tasks,
@@ -267,6 +214,33 @@ def _tasks(by_data: Mapping[tuple[Any, ...], dict[str, dict[int, FineTuning]]]) 
             task.title,
         ),
     )
+
+
+def _by_setting(tunings: Sequence[FineTuning]) -> dict[str, dict[int, FineTuning]]:
+    """In order, each in its place, all made alike."""
+    by_setting: dict[str, dict[int, FineTuning]] = {setting: {} for setting in SETTINGS}
+    first = tunings[0].training
+    for tuning in sorted(tunings, key=lambda tuning: tuning.training.seed):
+        training, setting = tuning.training, _setting(tuning.backbones)
+        if differences := difference(_recipe(first), _recipe(training)):
+            raise ValueError(
+                f"Fine-tunings that are compared must be made alike; {training.folder} differs "
+                f"from {first.folder} in {'; '.join(differences)}: name fewer workdirs."
+            )
+        if training.seed in by_setting[setting]:
+            raise ValueError(
+                f"{by_setting[setting][training.seed].training.folder} and {training.folder} are "
+                f"both {setting} of seed {training.seed} on the same data set; name fewer "
+                "workdirs, or folders of seeds."
+            )
+        by_setting[setting][training.seed] = tuning
+    return {setting: seeds for setting, seeds in by_setting.items() if seeds}
+
+
+def _recipe(training: trained.Trained) -> dict[str, Any]:
+    plain = to_plain(training.config)
+    data = {key: plain["dataset"][key] for key in _RECIPE_OF_DATA}
+    return {key: plain[key] for key in _RECIPE} | {"dataset": data}
 
 
 def _told_apart(titles: Mapping[Any, str], details: Mapping[Any, str]) -> dict[Any, str]:

@@ -24,7 +24,8 @@ def test_the_file_holds_every_round(tmp_path, capsys):
         assert ours.shape == theirs.shape == (3,)
         assert both["ratio"]["median"] == pytest.approx(np.median(ours / theirs))
     assert record["results"]["median_filter"]["difference"] == 0
-    assert "median_filter: jaxrobust" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["jaxrobust", *record["results"]]
 
 
 def test_a_filter_that_differs_is_not_measured(tmp_path, monkeypatch):
@@ -34,13 +35,10 @@ def test_a_filter_that_differs_is_not_measured(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("flag", ["--images=0", "--kernel_size=7", "--rounds=x"])
+@pytest.mark.parametrize(
+    "flag", ["--images=0", "--kernel_size=7", "--rounds=x", "--out=no/such/folder/filters.json"]
+)
 def test_bad_flags(flag, capsys):
     with pytest.raises(SystemExit):
         benchmark_filters.main([flag])
     assert flag.split("=")[0] in capsys.readouterr().err
-
-
-def test_the_folder_must_exist(tmp_path):
-    with pytest.raises(SystemExit, match="out must lie in a folder that exists"):
-        benchmark_filters.main([*SMALL, f"--out={tmp_path / 'no' / 'filters.json'}"])

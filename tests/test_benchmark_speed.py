@@ -1,5 +1,6 @@
 """The speed benchmark: what it measures, what it writes, and that PyTorch computes the same."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -34,8 +35,7 @@ def little_to_compile():
 
 @pytest.fixture(scope="module")
 def record():
-    settings = {**_TINY.__dict__, "torch": False, "peak_tflops": 0.5}
-    return benchmark_speed.measure(Settings(**settings), tell=lambda line: None)
+    return benchmark_speed.measure(dataclasses.replace(_TINY, torch=False, peak_tflops=0.5))
 
 
 def test_every_work_is_measured_in_every_round(record):
@@ -99,10 +99,10 @@ def test_pytorch_computes_the_same_and_a_difference_is_found(monkeypatch):
 
     load = torch_resnet.load
 
-    def disturbed(network, variables):
-        load(network, variables)
+    def disturbed(network, classifier):
+        load(network, classifier)
         with torch.no_grad():
-            network.layer1_0.conv1.weight.mul_(1.1)
+            network.layer1[0].conv1.weight.mul_(1.1)
 
     monkeypatch.setattr(torch_resnet, "load", disturbed)
     differences = speed_works.check(_TINY)
@@ -117,7 +117,7 @@ def test_pytorch_network_of_bottlenecks_has_the_same_logits():
     classifier = Classifier(model, tiny.drawn_variables(model, (40, 40, 3)))
     images = np.random.default_rng(0).random((2, 40, 40, 3), np.float32)
     network = torch_resnet.ResNet(model)
-    torch_resnet.load(network, classifier.variables)
+    torch_resnet.load(network, classifier)
     with torch.no_grad():
         logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(classifier(images), logits, rtol=1e-3, atol=1e-4)

@@ -48,7 +48,7 @@ def workdir(tmp_path_factory):
 def test_pictures_and_figures(workdir, tmp_path, capsys):
     arguments = ["--workdirs", str(workdir), "--out", str(tmp_path)]
     arguments += ["--measured-filters", "6", "--filters", "3"]
-    figure3.main([*arguments, "--styles", "paper", "--seed", "5"])
+    figure3.EXPERIMENT.main([*arguments, "--styles", "paper", "--seed", "5", "--tiles"])
     record = json.loads((tmp_path / "figure3_layer_visualization.json").read_text())
     path = tmp_path / "figure3_layer_visualization_tinynetwork_paper.png"
     assert str(path) in capsys.readouterr().out
@@ -82,7 +82,28 @@ def test_pictures_and_figures(workdir, tmp_path, capsys):
     assert plain["deepest_third"]["layers"] == [2]
     assert change["seeds"] == 2
 
-    figure3.main(
+    # What a reader of the page switches between: the first seed's images, clipped.
+    shown = record["shown"]["findings"]["TinyNetwork"]
+    box, table, figure = shown["parts"]
+    assert [panel["title"] for panel in box["panels"]] == ["conv 1", "conv 2"]
+    assert (box["start"], figure["folded"]) == (1, True)
+    strip = box["panels"][0]["strips"][0]
+    assert (strip["run"], strip["file"]) == ("std", f"{path.stem}_tiles_1_std.png")
+    assert f"centroid {change['std']:.3f} cycles/pixel" in strip["title"]
+    tile = np.asarray(Image.open(tmp_path / strip["file"]).convert("RGB"))[:, :16]
+    classifier = checkpoints.load(workdir / "std" / "seed0")
+    image = feature_visualization.maximize(
+        classifier,
+        1,
+        first["channels"][0],
+        key=jax.random.fold_in(jax.random.key(5), 1),
+        image_shape=shape,
+    )
+    np.testing.assert_allclose(tile, 255 * np.clip(image, 0, 1), atol=2)
+    assert len(table["rows"]) == 3 * (2 + 1)
+    assert shown["claims"]["4"]["verdict"] == figure3.decide(found["styles"]).verdict
+
+    figure3.EXPERIMENT.main(
         [*arguments, "--styles", "regularized", "--regularized-steps", "2", "--layers", "1"]
     )
     record = json.loads((tmp_path / "figure3_layer_visualization.json").read_text())
@@ -91,6 +112,42 @@ def test_pictures_and_figures(workdir, tmp_path, capsys):
     assert list(found["layers"]) == ["1"]
     assert found["deepest_third"] == {"layers": [], "differences": {}}
     assert (tmp_path / "figure3_layer_visualization_tinynetwork_regularized.png").exists()
+    assert not record["shown"]["findings"]["TinyNetwork"]["parts"][-1]["folded"]
+    claim = record["shown"]["findings"]["TinyNetwork"]["claims"]["4"]
+    assert (claim["verdict"], claim["measures"]) == ("not measured", [])
+
+
+def styles(**smaller):
+    """By so much ADV's measures are smaller than STD's, by style."""
+
+    def seed(by):
+        centroid, energy = np.array([0.5, 0.51]) - by, np.array([0.2, 0.21]) - by / 2
+        return {"spectral_centroid": centroid, "chroma_energy": energy, "chroma_share": energy}
+
+    return {
+        style: {
+            "deepest_third": {
+                "layers": [5, 6],
+                "differences": figure3.compare([{"std": [seed(0)] * 3, "adv": [seed(by)] * 3}]),
+            }
+        }
+        for style, by in smaller.items()
+    }
+
+
+def test_claim_4():
+    """The plain images decide, whatever the regularised ones say."""
+    decided = figure3.decide(styles(paper=0.1, regularized=-0.1))
+    assert decided.verdict == "holds"
+    assert [row.verdict for row in decided.measures] == ["holds", "holds", "", ""]
+    assert [row.what.partition(":")[0] for row in decided.measures[1:3]] == [
+        "plain images, conv 5, 6",
+        "regularised images, conv 5, 6",
+    ]
+    assert decided.measures[0].difference.change["mean"] == pytest.approx(-0.1)
+    assert decided.measures[0].second.values == pytest.approx([0.405] * 3)
+    assert figure3.decide(styles(paper=-0.1, regularized=0.1)).verdict == "does not hold"
+    assert figure3.decide(styles(regularized=0.1)).verdict == "not measured"
 
 
 def test_layers_over_the_depth():
@@ -117,7 +174,7 @@ def test_grey_images_have_no_chroma():
 )
 def test_bad_arguments(workdir, tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as stopped:
-        figure3.main(["--workdirs", str(workdir), "--out", str(tmp_path), *arguments])
+        figure3.EXPERIMENT.main(["--workdirs", str(workdir), "--out", str(tmp_path), *arguments])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error

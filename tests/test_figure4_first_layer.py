@@ -1,8 +1,10 @@
+import itertools
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from PIL import Image
 
 from experiments import figure4_first_layer as figure4
@@ -41,7 +43,7 @@ def test_pictures_and_figures(tmp_path, capsys):
     kernels = [write(workdir, "std", seed) for seed in (0, 1)]
     for seed in (0, 1):
         write(workdir, "adv", seed)
-    figure4.main(["--workdirs", str(workdir), "--out", str(out)])
+    figure4.EXPERIMENT.main(["--workdirs", str(workdir), "--out", str(out)])
     printed = capsys.readouterr().out
     for form in ("raw", "folded"):
         path = out / f"figure4_first_layer_{form}.png"
@@ -61,6 +63,71 @@ def test_pictures_and_figures(tmp_path, capsys):
     shares = raw["differences"]["nyquist_corner_share"]
     assert shares["mean"] == pytest.approx(0.0, abs=1e-6)
     assert folded["std"][0]["l2_norm"] != pytest.approx(norms[0], rel=1e-3)
+    claims = record["shown"]["findings"]["TinyNetwork"]["claims"]
+    assert claims["3"]["verdict"] == folded["differences"]["l2_norm"]["claim"] == "holds"
+
+
+def made_forms(change):
+    """Of three seeds; as they are, the filters say the contrary."""
+
+    def seed(number, by):
+        return {"l2_norm": 1 + 0.01 * number - by, "nyquist_corner_share": 0.3 + by}
+
+    forms = {}
+    for form, by in (("raw", -change), ("folded", change)):
+        std, adv = ([seed(number, of_run) for number in range(3)] for of_run in (0, by))
+        forms[form] = {"std": std, "adv": adv, "differences": figure4.compare(std, adv)}
+    return forms
+
+
+@pytest.mark.parametrize("name", ["l2_norm", "nyquist_corner_share"])
+def test_claims_3_and_3b(name):
+    decided = figure4.decide(made_forms(0.1), name)
+    assert decided.verdict == "holds"
+    assert [row.verdict for row in decided.measures] == ["holds", ""]
+    assert [row.what.partition(", ")[2] for row in decided.measures] == [
+        "BatchNorm folded in",
+        "as they are",
+    ]
+    assert decided.measures[0].difference.change["mean"] == pytest.approx(
+        -0.1 if name == "l2_norm" else 0.1
+    )
+    assert figure4.decide(made_forms(-0.1), name).verdict == "does not hold"
+
+
+def test_without_batch_normalisation_the_filters_count_as_they_are():
+    forms = made_forms(-0.1)
+    del forms["folded"]
+    decided = figure4.decide(forms, "l2_norm")
+    assert [(row.what, row.verdict) for row in decided.measures] == [
+        ("mean l2 norm of the filters, as they are", "holds")
+    ]
+    # Filters of one pixel have no pattern.
+    del forms["raw"]["differences"]["nyquist_corner_share"]
+    assert figure4.decide(forms, "nyquist_corner_share").verdict == "not measured"
+
+
+class WithoutNorm(nn.Module):
+    """As a user would write it: one convolution, no BatchNorm."""
+
+    num_classes: int | None = 10
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        features = nn.relu(nn.Conv(4, (3, 3))(images)).mean((1, 2))
+        return features if self.num_classes is None else nn.Dense(self.num_classes)(features)
+
+
+def test_a_network_without_batch_normalisation(tmp_path):
+    for run, seed in itertools.product(("std", "adv"), (0, 1)):
+        write(tmp_path / "runs", run, seed, f"{__name__}:WithoutNorm")
+    figure4.EXPERIMENT.main(["--workdirs", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "figure4_first_layer.json").read_text())
+    assert list(record["architectures"]["WithoutNorm"]["forms"]) == ["raw"]
+    assert record["files"] == ["figure4_first_layer_raw.png", "figure4_first_layer.md"]
+    shown = record["shown"]["findings"]["WithoutNorm"]
+    assert shown["claims"]["3"]["verdict"] == "holds"
+    assert "No BatchNorm follows" in shown["parts"][1]["sentences"][0]
 
 
 def test_several_architectures_and_one_seed(tmp_path, capsys):
@@ -68,7 +135,7 @@ def test_several_architectures_and_one_seed(tmp_path, capsys):
     for run in ("std", "adv"):
         write(workdirs[0], run, 0)
         write(workdirs[1], run, 0, "resnet8_small")
-    figure4.main(["--workdirs", *map(str, workdirs), "--out", str(tmp_path)])
+    figure4.EXPERIMENT.main(["--workdirs", *map(str, workdirs), "--out", str(tmp_path)])
     record = json.loads((tmp_path / "figure4_first_layer.json").read_text())
     assert set(record["architectures"]) == {"TinyNetwork", "ResNet-8 (small)"}
     for found in record["architectures"].values():
@@ -81,7 +148,9 @@ def test_several_architectures_and_one_seed(tmp_path, capsys):
 def test_one_run_is_no_pair(tmp_path, capsys):
     write(tmp_path / "runs", "std", 0)
     with pytest.raises(SystemExit) as stopped:
-        figure4.main(["--workdirs", str(tmp_path / "runs"), "--out", str(tmp_path / "figures")])
+        figure4.EXPERIMENT.main(
+            ["--workdirs", str(tmp_path / "runs"), "--out", str(tmp_path / "figures")]
+        )
     assert stopped.value.code == 2
     assert "STD and ADV trainings of one architecture" in capsys.readouterr().err
     assert not (tmp_path / "figures").exists()

@@ -17,7 +17,6 @@ from experiments.accuracies import Accuracy
 from jaxrobust import models, plots
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data import pipeline
-from jaxrobust.data.dataset_config import resolve
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
 from tests import tiny
@@ -55,6 +54,7 @@ def write(workdir, run, seed, backbones, *, at_step=30, curve=None, **changes):
         "seed": seed,
         "model": {"name": "late_fusion", "num_classes": 10},
         "image_shape": [32, 32, 3],
+        "steps": 3 * EXAMPLES // BATCH,
         "config": to_plain(configs.for_run(config, run)),
         "backbones": backbones,
     }
@@ -85,7 +85,8 @@ def write_study(workdir, datasets=("cifar10", "stl10"), *, seeds=(0, 1, 2), name
 @pytest.fixture
 def no_data(monkeypatch):
     """Data sets need not be there: all have so many training images."""
-    monkeypatch.setattr(fine_tunings, "_train_examples", lambda dataset: EXAMPLES)
+    info = types.SimpleNamespace(train_examples=EXAMPLES)
+    monkeypatch.setattr(pipeline, "describe", lambda dataset: info)
 
 
 def accuracy(right_of, seed=0):
@@ -134,7 +135,7 @@ def test_fine_tunings_are_grouped_by_what_they_are(tmp_path, no_data):
             for tuned in seeds.values():
                 kinds = ["ADV" if each["adversarial"] else "STD" for each in tuned.backbones]
                 assert "+".join(kinds) == setting
-    assert found["AlexNet"][0].seeds == [4]
+    assert list(found["AlexNet"][0].by_setting["STD"]) == [4]
 
 
 def test_the_order_of_backbones_is_of_no_importance(tmp_path, no_data):
@@ -166,7 +167,7 @@ def test_resolution(tmp_path, no_data, name, size, resolution):
 def test_what_is_no_part_of_the_figure_is_named(tmp_path, no_data, caplog):
     write(tmp_path, "std", 0, [backbone("STD")])
     others = {
-        "their backbones frozen": ([backbone("STD")], {"model__frozen": True}),
+        "their backbones frozen": ([backbone("STD")], {"pretrained__frozen": True}),
         "of several architectures": ([backbone("STD"), backbone("STD", name="alexnet")], {}),
         "of other numbers of backbones": (backbones_of("STD+STD+ADV"), {}),
         "with the same training twice": ([backbone("STD"), backbone("STD")], {}),
@@ -235,7 +236,7 @@ def test_networks_of_ones_own_with_one_name(tmp_path, no_data, monkeypatch):
     ]
 
 
-def test_seeds_of_the_same_backbones_are_named(tmp_path, no_data, measured, drawn, caplog, capsys):
+def test_seeds_of_the_same_backbones_are_named(tmp_path, no_data, measured, drawn, capsys):
     """Two trainings, counted around: only two single starts, and one pair."""
     for seed in (0, 1, 2):
         for setting in ("STD", "STD+STD", "STD+ADV"):
@@ -244,18 +245,14 @@ def test_seeds_of_the_same_backbones_are_named(tmp_path, no_data, measured, draw
             chosen = [backbone(kind, number) for kind, number in zip(kinds, numbers, strict=True)]
             write(tmp_path / "work", setting, seed, chosen)
     said = "STD of seeds 0 and 2; STD+STD of seeds 0, 1 and 2; STD+ADV of seeds 0 and 2."
-    with caplog.at_level(logging.WARNING):
-        figure7.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    figure7.EXPERIMENT.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
     start = "Not independent, started from the same trainings"
-    assert f"{start}: ResNet-50, Digits: {said}" in caplog.text
-    assert f"- {start} on Digits: {said}\n" in capsys.readouterr().out
+    assert f"- {start}, on Digits: {said}\n" in capsys.readouterr().out
     found = read(tmp_path / "out" / "figure7_late_fusion.json")["architectures"]["ResNet-50"]
     assert len(found["datasets"]["Digits"]["same_backbones"]) == 3
-    caplog.clear()
     write_study(tmp_path / "three", ("digits",))
     ((task,),) = fine_tunings.find(tmp_path / "three").values()
     assert task.repeated == []
-    assert not caplog.text
 
 
 def test_fine_tunings_that_cannot_be_compared_are_refused(tmp_path, no_data, capsys):
@@ -284,7 +281,9 @@ def test_errors_are_one_sentence(tmp_path, no_data, capsys):
         "damaged": "metrics.jsonl does not hold the metrics of a training",
     }.items():
         with pytest.raises(SystemExit) as stopped:
-            figure7.main(["--workdirs", str(tmp_path / name), "--out", str(tmp_path / "out")])
+            figure7.EXPERIMENT.main(
+                ["--workdirs", str(tmp_path / name), "--out", str(tmp_path / "out")]
+            )
         assert stopped.value.code == 2
         error = capsys.readouterr().err
         assert sentence in error
@@ -444,24 +443,22 @@ def test_claim_7_over_data_sets():
     assert found["by_resolution"] == "does not hold"
 
 
-def test_curves_are_those_of_the_metrics(tmp_path, no_data, caplog):
+def test_curves_are_those_of_the_metrics(tmp_path, no_data):
     write(tmp_path, "std", 0, [backbone("STD")], curve={10: 40.0, 20: 50.0, 25: 55.0, 30: 60.0})
     write(tmp_path, "std", 1, [backbone("STD", 1)], curve={10: 42.0, 20: 52.0, 30: 62.0})
     write(tmp_path, "adv", 0, [backbone("ADV")], curve={10: 1.0, 20: 2.0, 30: 3.0})
     silent = write(tmp_path, "adv", 1, [backbone("ADV", 1)])
     (silent / "metrics.jsonl").unlink()
     ((task,),) = fine_tunings.find(tmp_path).values()
-    with caplog.at_level(logging.WARNING):
-        found = figure7.curves_of(task)
-    assert found == {
+    assert figure7.curves_of(task) == {
         "epochs": [1.0, 2.0, 3.0],
         "top1": {
             "STD": {0: [40.0, 50.0, 60.0], 1: [42.0, 52.0, 62.0]},
             "ADV": {0: [1.0, 2.0, 3.0]},
         },
     }
-    assert f"Not drawn, without accuracies in metrics.jsonl: {silent}." in caplog.text
-    assert "Drawn where all were measured, at some steps: Digits." in caplog.text
+    said = f"Not drawn, without accuracies in metrics.jsonl, on Digits: {silent}."
+    assert said in figure7.notes(task)
 
 
 @pytest.fixture
@@ -481,7 +478,7 @@ def drawn(monkeypatch):
 def test_figure_record_and_table(tmp_path, no_data, measured, drawn, capsys):
     write_study(tmp_path / "work")
     options = ["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-    figure7.main(options)
+    figure7.EXPERIMENT.main(options)
     printed = capsys.readouterr().out
     stem = tmp_path / "out" / "figure7_late_fusion"
     found = read(stem.with_suffix(".json"))["architectures"]["ResNet-50"]
@@ -508,16 +505,20 @@ def test_figure_record_and_table(tmp_path, no_data, measured, drawn, capsys):
     assert cifar["curves"]["top1"]["ADV"]["2"] == [40.0, 60.0, 72.0]
     assert cifar["fine_tunings"]["STD+ADV"][1]["backbones"] == ["runs/std/seed1", "runs/adv/seed2"]
     table = stem.with_suffix(".md").read_text()
-    assert table.startswith("# Late fusion (Figure 7)\n\n## ResNet-50\n\nFinal top-1")
+    assert table.startswith("# Figure 7: late fusion\n\n## ResNet-50\n\nFinal top-1")
     assert (
         "| CIFAR-10 | low, 32 → 64 px | 400 | 71.0 ± 1.0 | 61.0 ± 1.0 | 76.0 ± 1.0 | 66.0 ± 1.0 | "
-        "**81.0 ± 1.0** |"
+        "81.0 ± 1.0 | STD+ADV |"
     ) in table
     assert "| STL-10 | high, 96 → 64 px |" in table
     assert "Missing" not in table
-    said = "(holds on 1 of 2; does not hold: CIFAR-10)."
-    assert f"below it at high: does not hold {said}" in table
-    assert said in printed
+    assert "Claim 7. Both kinds of features help: does not hold." in table
+    ours = "| CIFAR-10: against the better of STD and ADV | STD+ADV 81.0 ± 1.0 | STD 71.0 ± 1.0 |"
+    assert f"{ours} +10.0 [" in table
+    resolution = "| CIFAR-10: ADV+ADV against STD+STD, low resolution | ADV+ADV 66.0 ± 1.0 |"
+    assert resolution in table
+    assert "| CIFAR-10 | +5.0 [" in table  # of the same size
+    assert table.partition("\n\n")[2] in printed
     path = stem.with_name("figure7_late_fusion_resnet_50.png")
     assert str(path) in printed
     assert min(Image.open(path).size) > 400
@@ -548,23 +549,23 @@ def test_an_incomplete_study_gives_what_it_can(tmp_path, no_data, measured, draw
     write(tmp_path / "work", "a", 0, backbones_of("STD"))
     write(tmp_path / "work", "b", 0, backbones_of("STD+ADV"))
     write(tmp_path / "work", "b", 1, backbones_of("STD+ADV", 1))
-    figure7.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    figure7.EXPERIMENT.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert "- Missing on Digits: STD of seed 1, ADV, STD+STD, ADV+ADV.\n" in printed
-    row = "| Digits | low, 8 → 16 px | 400 | 70.0 | – | – | – | **80.5 ± 0.7** |"
-    assert row in printed
-    assert "| STD+ADV − better of STD, ADV per seed | > 0 |" in printed
-    assert "| STD+ADV − best of the other four per seed | > −1 |" in printed
-    assert "| Digits | STD: +10.0 [" in printed
-    assert "Claim 7, both kinds of features help: open." in printed
+    assert "- Missing, on Digits: STD of seed 1; ADV; STD+STD; ADV+ADV.\n" in printed
+    assert "| Digits | low, 8 → 16 px | 400 | 70.0 | – | – | – | 80.5 ± 0.7 | STD+ADV |" in printed
+    single = "| Digits: against the better of STD and ADV | STD+ADV 80.5 ± 0.7 | STD 70.0 | +10.0 ["
+    assert single in printed
+    resolution = "| Digits: ADV+ADV against STD+STD, low resolution | – | – | not defined | open |"
+    assert resolution in printed
+    assert "**Claim 7. Both kinds of features help: open.**" in printed
     assert "over 1 to 2 seeds" in drawn[0].legends[0].get_title().get_text()
 
 
 def test_without_curves_there_is_still_a_table(tmp_path, no_data, measured, capsys):
     folder = write(tmp_path / "work", "a", 0, backbones_of("STD"))
     (folder / "metrics.jsonl").unlink()
-    figure7.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
-    assert "With one seed they say nothing of other trainings." in capsys.readouterr().out
+    figure7.EXPERIMENT.main(["--workdirs", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    assert "(say nothing of other trainings)" in capsys.readouterr().out
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".md"]
 
 
@@ -595,7 +596,7 @@ def test_final_accuracies_are_those_of_the_weights(data_dir, tmp_path):
     (tasks,) = fine_tunings.find(tmp_path / "work").values()
     # 1,437 images in batches of 64; 68 steps are three epochs.
     assert tasks[0].steps_per_epoch == pytest.approx(1437 / 64)
-    runs = figure7.measure(tasks[0], architecture="a", folder=tmp_path / "kept", batch_size=None)
+    runs = figure7.measure(tasks[0], architecture="a", batch_size=None)
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     for one in trained.find(tmp_path / "work"):
         right = []
@@ -609,7 +610,6 @@ def test_final_accuracies_are_those_of_the_weights(data_dir, tmp_path):
         found = runs[one.run][0]
         np.testing.assert_array_equal(found.right, right)
         assert found.top1 == np.mean(right)
-    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 class OwnNetwork(nn.Module):
@@ -622,33 +622,6 @@ class OwnNetwork(nn.Module):
     def __call__(self, images, *, train=False):
         features = images.mean((1, 2))
         return features if self.num_classes is None else nn.Dense(self.num_classes)(features)
-
-
-def test_what_is_kept_belongs_to_the_backbones_too(data_dir, tmp_path, monkeypatch):
-    """To their types, and the file of a network of one's own."""
-    package = types.ModuleType("one_package")
-    package.Net = type("Net", (OwnNetwork,), {"__module__": "one_package"})
-    file = tmp_path / "one_package.py"
-    file.write_text("before")
-    monkeypatch.setitem(sys.modules, "one_package", package)
-    monkeypatch.setattr(package, "__file__", str(file), raising=False)
-    folder = write(tmp_path, "a", 0, backbones_of("STD+ADV"), dataset__data_dir=str(data_dir))
-    inner = {"name": "late_fusion", "num_classes": None}
-    inner["backbones"] = [{"name": "one_package:Net", "num_classes": 10}]
-    outer = {"name": "resnet8_small", "num_classes": 10, "dtype": "float16"}
-    fused = {"name": "late_fusion", "num_classes": 10, "backbones": [outer, inner]}
-    checkpoints.write_config(folder, checkpoints.read_config(folder) | {"model": fused})
-
-    def identity():
-        (one,) = trained.find(tmp_path)
-        resolved, catalogued = resolve(one.config.dataset)
-        return accuracies._identity(one, resolved, catalogued, "test")
-
-    before = identity()
-    assert before["dtype"] == "float16, bfloat16"
-    file.write_text("after")
-    after = identity()
-    assert {name for name in before if before[name] != after[name]} == {"code"}
 
 
 def test_panels_may_have_values_of_their_own():

@@ -56,7 +56,9 @@ def test_experiments_find_the_pair(pair, tmp_path, capsys):
     assert adversarial.title == "ResNet-18 ADV"
     attack = adversarial.config.attack.to_dict()
     assert attack == {"name": "pgd", "norm": "l2", "epsilon": 4 / 255}
-    figure4_first_layer.main(["--workdirs", str(folder), "--out", str(tmp_path / "figures")])
+    figure4_first_layer.EXPERIMENT.main(
+        ["--workdirs", str(folder), "--out", str(tmp_path / "figures")]
+    )
     record = json.loads((tmp_path / "figures" / "figure4_first_layer.json").read_text())
     assert record["architectures"]["ResNet-18"]["filters"] == [4, 7, 7, 3]
 

@@ -106,11 +106,13 @@ def test_blocks_run(own_project, quickly_compiled):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(re.findall(r"python -m (experiments\.\w+)", README.read_text())))
+    "name", sorted(set(re.findall(r"python -m (experiments\.[\w.]+)", README.read_text())))
 )
 def test_experiments_explain_themselves(name, capsys):
+    module = importlib.import_module(name)
+    main = module.EXPERIMENT.main if hasattr(module, "EXPERIMENT") else module.main
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(name).main(["--help"])
+        main(["--help"])
     assert ended.value.code == 0
     assert "--" in capsys.readouterr().out
 

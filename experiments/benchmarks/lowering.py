@@ -8,9 +8,8 @@ About a quarter of an hour on two cores. To be run anew, with nothing else runni
 of jaxlib; a formulation that wins nowhere should go.
 """
 
-import argparse
-import sys
-import time
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.benchmarks import harness
 from jaxrobust import attacks, models
 from jaxrobust.classifier import Classifier
 from jaxrobust.core import cpu_compiler, cpu_lowering, runtime
@@ -38,6 +38,16 @@ VARIANTS = (
     "no formulation at all",
     "nor our options",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags of the same names."""
+
+    networks: Sequence[str] = harness.setting(
+        tuple(NETWORKS), "which are measured", nargs="+", choices=list(NETWORKS)
+    )
+    rounds: int = harness.count(9, "of every program")
 
 
 def _forward(classifier, images, labels):
@@ -75,15 +85,12 @@ def _compiled(variant: str, work: Callable, *arguments: Any) -> Any:
         return jax.jit(work).lower(*arguments).compile()
 
 
-def measure(
-    network: str, rounds: int, tell: Callable[[str], None] = print
-) -> dict[str, dict[str, float]]:
+def measure(network: str, rounds: int) -> dict[str, dict[str, float]]:
     """Medians over the rounds of {work: {variant: time in units of that with everything}}.
 
     Args:
-        network: one of `NETWORKS`.
-        rounds: measurements of each program.
-        tell: is given one line at a time about what goes on.
+      network: one of `NETWORKS`.
+      rounds: measurements of each program.
     """
     create, size, batch_size = NETWORKS[network]
     classifier = Classifier.init(jax.random.key(0), create(), (size, size, 3))
@@ -93,21 +100,22 @@ def measure(
     programs = {}
     for name, work in WORKS.items():
         for variant in VARIANTS:
-            tell(f"{network}: compiling {name}, {variant}")
+            harness.tell(f"{network}: compiling {name}, {variant}")
             programs[name, variant] = _compiled(variant, work, classifier, images, labels)
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
-    for turn in range(rounds + 1):
-        tell(f"{network}: round {turn} of {rounds}")
-        # What has run just before leaves its trace in the caches.
-        for index in generator.permutation(len(programs)):
-            key = list(programs)[index]
-            start = time.perf_counter()
-            jax.block_until_ready(programs[key](classifier, images, labels))
-            if turn:  # the first warms up
-                seconds[key].append(time.perf_counter() - start)
+
+    works = {
+        key: functools.partial(
+            harness.timed(functools.partial(program, classifier, images, labels)), 1
+        )
+        for key, program in programs.items()
+    }
+    taken = harness.in_turns(works, rounds + 1, shuffled=True)
     return {
         name: {
-            variant: float(np.median(np.divide(seconds[name, variant], seconds[name, EVERYTHING])))
+            # The first round warms up.
+            variant: float(
+                np.median(np.divide(taken[name, variant][1:], taken[name, EVERYTHING][1:]))
+            )
             for variant in VARIANTS
         }
         for name in WORKS
@@ -116,24 +124,16 @@ def measure(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; `argv` without the program's name."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.lowering", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=9, help="of every program")
-    arguments = parser.parse_args(argv)
+    settings = harness.parse(Settings, argv, "lowering", __doc__)
     runtime.prepare()
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     print(f"jax {jax.__version__}, oneDNN: {'yes' if cpu_compiler.has_onednn() else 'no'}")
-    for network in arguments.networks:
-        measured = measure(network, arguments.rounds, tell)
-        print(f"\n{network.ljust(22)}" + "".join(name.rjust(20) for name in WORKS))
-        for variant in VARIANTS[1:]:
-            cells = [f"{measured[name][variant]:.2f}".rjust(20) for name in WORKS]
-            print(variant.ljust(22) + "".join(cells), flush=True)
+    for network in settings.networks:
+        measured = measure(network, settings.rounds)
+        rows = [
+            [variant, *(f"{measured[name][variant]:.2f}" for name in WORKS)]
+            for variant in VARIANTS[1:]
+        ]
+        print("\n" + harness.table([[network, *WORKS], *rows]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What `benchmark_speed` measures, with jaxrobust and with PyTorch, and whether it is equal."""
+"""What `speed` measures, with jaxrobust and with PyTorch, and whether it is equal."""
 
+import argparse
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from experiments.benchmarks.harness import count, file, setting
 from jaxrobust import attacks, models
 from jaxrobust.classifier import Classifier
 from jaxrobust.models import resnet
 from jaxrobust.training import config as configs
+from jaxrobust.training.run import recipe as recipe_of
 from jaxrobust.training.step import Recipe, initial_state, train_step
 
 PGD_STEPS = 10
@@ -37,29 +40,37 @@ _CHECKED_STEPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured; the flags of the same names.
+    """What is measured, and how; the flags of the same names."""
 
-    Attributes:
-        seconds: least duration of one measurement: short work is repeated.
-        torch_compile: mode of torch.compile, "none", or "auto": "default" on a GPU, else "none".
-        cores: of the CPU that both libraries may use; None: all. Beside other work one is fairest:
-            threads that wait for each other, as PyTorch's do, lose most.
-        peak_tflops: of the device at `dtype`, in 10^12 operations per second.
-        works: those of `WORKS` that are measured.
-    """
-
-    model: str = "resnet50"
-    image_size: int = 224
-    num_classes: int = 1000
-    batch_size: int = 256
-    dtype: str = "auto"
-    rounds: int = 7
-    seconds: float = 0.5
-    torch: bool = True
-    torch_compile: str = "auto"
-    cores: int | None = None
-    peak_tflops: float | None = None
-    works: tuple[str, ...] = WORKS
+    model: str = setting("resnet50", "name of a model, as in models.create")
+    image_size: int = count(224, "height and width in pixels")
+    num_classes: int = count(1000, "number of classes")
+    batch_size: int = count(256, "images in a batch")
+    dtype: str = setting("auto", "of the network", choices=["auto", "float32", "bfloat16"])
+    works: Sequence[str] = setting(
+        WORKS,
+        f"what is measured, of: {', '.join(WORKS)} (default: all)",
+        nargs="+",
+        choices=WORKS,
+        metavar="WORK",
+    )
+    rounds: int = count(7, "measurements of each work")
+    seconds: float = setting(0.5, "of one measurement: short work is repeated", type=float)
+    torch: bool = setting(
+        True, "compare with PyTorch where there is one", action=argparse.BooleanOptionalAction
+    )
+    torch_compile: str = setting(
+        "auto",
+        'mode of torch.compile; "auto": "default" on a GPU, else "none"',
+        choices=["auto", "none", "default", "max-autotune-no-cudagraphs"],
+    )
+    # Threads that wait for each other, as PyTorch's do, lose most beside other work.
+    cores: int | None = count(None, "of the CPU, for both; 1 is fairest beside other work")
+    peak_tflops: float | None = setting(None, "of the device at dtype: utilisation", type=float)
+    out: str = file("benchmark_speed.json")
+    trace: str | None = setting(None, "a folder for a profile of PGD training steps")
+    check: bool = setting(False, "only compare both libraries' results", action="store_true")
+    verbose: bool = setting(False, "show where an error comes from", action="store_true")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Subject:
             config.schedule.name = "constant"
             # One batch over and over: at the usual rate it would soon be known by heart.
             config.optimizer.learning_rate = 0.001
-            recipes[name] = Recipe.from_config(config, steps=1)
+            recipes[name] = recipe_of(config, steps=1, devices=jax.device_count())
         optimizer = config.optimizer.to_dict()
         del optimizer["decay_norm_and_bias"]
         classifier = Classifier.init(jax.random.key(0), model, shape)
@@ -204,34 +215,20 @@ def their_works(subject: Subject, settings: Settings) -> tuple[dict[str, Work], 
         from experiments.benchmarks import torch_resnet
     except ImportError as error:
         raise RuntimeError(f"PyTorch cannot be imported ({error})") from error
-    if not torch_resnet.available(jax.default_backend()):
-        raise RuntimeError(f"PyTorch cannot use the {jax.default_backend()} that JAX computes on")
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    mode = settings.torch_compile
-    if mode == "auto":
-        mode = "none" if device == "cpu" else "default"
-    torch_resnet.use_tensor_float_32(jax.config.jax_default_matmul_precision != "highest")
-    counterpart = torch_resnet.Works(
-        subject.model,
-        subject.classifier.variables,
-        subject.images,
-        subject.labels,
-        device=device,
-        compile_mode=mode,
-        optimizer=subject.optimizer,
-    )
     resolved = {}
     for name in _ATTACKS:
         complete = attacks.complete_options(_ATTACKS[name]["name"], _options(name))
         wanted = ("epsilon", "steps", "step_size", "random_start")
         resolved[name] = {option: complete[option] for option in wanted}
-    runs = {"forward": counterpart.forward, "input gradient": counterpart.input_gradient}
-    for name, options in resolved.items():
-        runs[f"{name} attack"] = functools.partial(counterpart.attack, **options)
-    for name in subject.recipes:
-        runs[f"{name} training step"] = counterpart.training(resolved.get(name))
-    works = {name: Work(run, counterpart.wait) for name, run in runs.items()}
-    return works, torch_resnet.describe(device) | {"torch_compile": mode}
+    runs, about = torch_resnet.works(
+        subject.classifier,
+        subject.images,
+        subject.labels,
+        attacks=resolved,
+        optimizer=subject.optimizer,
+        compile_mode=settings.torch_compile,
+    )
+    return {name: Work(run, torch_resnet.wait) for name, run in runs.items()}, about
 
 
 def check(settings: Settings) -> dict[str, tuple[float, float]]:
@@ -253,16 +250,15 @@ def check(settings: Settings) -> dict[str, tuple[float, float]]:
         ours = our_works(subject)
 
         def both(name: str) -> tuple[np.ndarray, np.ndarray]:
-            other = theirs[name].run().cpu().numpy()
-            return np.asarray(ours[name].run()), other
+            return np.asarray(ours[name].run()), theirs[name].run().cpu().numpy()
 
         def relative(pair: tuple[np.ndarray, np.ndarray]) -> float:
             return float(np.abs(pair[0] - pair[1]).max() / np.abs(pair[0]).max())
 
-        mine, other = both("FGSM attack")
+        images, their_images = both("FGSM attack")
         losses = [both("FGSM training step") for _ in range(_CHECKED_STEPS)]
         return {
             "logits": (relative(both("forward")), 1e-3),
-            "FGSM images": (float(np.mean(np.abs(mine - other) > 1e-6)), 1e-2),
+            "FGSM images": (float(np.mean(np.abs(images - their_images) > 1e-6)), 1e-2),
             "losses of FGSM training": (max(relative(pair) for pair in losses), 1e-2),
         }

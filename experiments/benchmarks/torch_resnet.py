@@ -5,35 +5,21 @@ attacks that compute no gradient of a parameter.
 """
 
 import copy
+import dataclasses
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jaxrobust import Classifier, torch_weights
 from jaxrobust.models import resnet
-
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-
-
-class Downsample(nn.Module):
-    """The projection of a shortcut."""
-
-    def __init__(self, inputs: int, features: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, features, 1, stride, bias=False)
-        self.norm = nn.BatchNorm2d(features)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(images))
 
 
 class ResidualBlock(nn.Module):
@@ -53,8 +39,10 @@ class ResidualBlock(nn.Module):
             self.add_module(f"conv{index}", conv)
             self.add_module(f"bn{index}", nn.BatchNorm2d(outputs))
             channels = outputs
-        projected = stride != 1 or inputs != features
-        self.downsample = Downsample(inputs, features, stride) if projected else nn.Identity()
+        self.downsample = nn.Sequential()
+        if stride != 1 or inputs != features:
+            self.downsample.append(nn.Conv2d(inputs, features, 1, stride, bias=False))
+            self.downsample.append(nn.BatchNorm2d(features))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         outputs = images
@@ -69,7 +57,7 @@ class ResNet(nn.Module):
     """The network that a jaxrobust ResNet describes, for (n, c, h, w) images in [0, 1].
 
     Args:
-        model: whose fields are read; its dtype bfloat16 means autocast.
+      model: whose fields are read; its dtype bfloat16 means autocast.
     """
 
     def __init__(self, model: resnet.ResNet) -> None:
@@ -84,53 +72,37 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(len(model.mean), channels, size, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.pool = nn.Identity() if model.small_images else nn.MaxPool2d(3, 2, 1)
-        self.blocks = []
+        self.stages = len(model.stage_sizes)
         for stage, blocks in enumerate(model.stage_sizes):
             width = model.width * 2**stage
             features = 4 * width if model.bottleneck else width * model.widening
+            layer = nn.Sequential()
             for block in range(blocks):
-                step = 2 if stage > 0 and block == 0 else 1
-                self.blocks.append(f"layer{stage + 1}_{block}")
-                made = ResidualBlock(
-                    channels, width * model.widening, features, step, model.bottleneck
-                )
-                self.add_module(self.blocks[-1], made)
+                stride = 2 if stage > 0 and block == 0 else 1
+                inner = width * model.widening
+                layer.append(ResidualBlock(channels, inner, features, stride, model.bottleneck))
                 channels = features
+            self.add_module(f"layer{stage + 1}", layer)
         self.fc = nn.Linear(channels, model.num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = (images - self.mean) / self.std
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
             outputs = self.pool(F.relu(self.bn1(self.conv1(images)), inplace=True))
-            for name in self.blocks:
-                outputs = getattr(self, name)(outputs)
+            for stage in range(self.stages):
+                outputs = getattr(self, f"layer{stage + 1}")(outputs)
             return self.fc(outputs.mean((2, 3))).float()
 
 
-def load(network: ResNet, variables: Mapping[str, Any]) -> None:
-    """Copy the weights of a jaxrobust ResNet over.
-
-    Raises:
-        ValueError: when a weight is missing or left over.
-    """
-    state = {}
-
-    def collect(tree: Mapping[str, Any], path: str) -> None:
-        for name, value in tree.items():
-            if isinstance(value, Mapping):
-                collect(value, f"{path}{name}.")
-                continue
-            value = np.array(value, np.float32)
-            if name == "kernel":
-                value = value.transpose((3, 2, 0, 1) if value.ndim == 4 else (1, 0))
-            state[path + _LEAVES[name]] = torch.from_numpy(np.ascontiguousarray(value))
-
-    for collection in ("params", "batch_stats"):
-        collect(variables[collection], "")
-    missing, unexpected = network.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"weights do not fit: {missing} are missing, {unexpected} are left over.")
+def load(network: ResNet, classifier: Classifier) -> None:
+    """Copy the weights of a jaxrobust ResNet over."""
+    model: Any = classifier.model
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(resnet.ResNet)}
+    plain = resnet.ResNet(**fields)  # of a class of one's own
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        torch_weights.save(Classifier(plain, classifier.variables), path)
+        network.load_state_dict(safetensors.torch.load_file(path))
 
 
 def sharing(network: ResNet) -> ResNet:
@@ -156,124 +128,117 @@ def _ascended(images, delta, gradient, epsilon: float, step_size: float) -> torc
     return torch.clamp(delta + step_size * gradient.sign(), lower, upper)
 
 
-class Works:
-    """Everything that is measured, as functions without arguments.
+def works(
+    classifier: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    attacks: Mapping[str, Mapping[str, Any]],
+    optimizer: Mapping[str, Any],
+    compile_mode: str,
+) -> tuple[dict[str, Callable[[], torch.Tensor]], dict[str, Any]]:
+    """Everything that is measured, as functions without arguments, where JAX computes.
 
     Args:
-        model: of jaxrobust.
-        variables: its weights, copied over.
-        images: uint8 (n, height, width, channels).
-        labels: integers (n,).
-        device: of PyTorch.
-        compile_mode: of torch.compile, or "none".
-        optimizer: learning_rate, momentum, nesterov and weight_decay.
+      classifier: a ResNet of jaxrobust; its weights are copied over.
+      images: uint8 (n, height, width, channels).
+      labels: integers (n,).
+      attacks: {name: {"epsilon", "steps", "step_size", "random_start"}}.
+      optimizer: learning_rate, momentum, nesterov and weight_decay.
+      compile_mode: of torch.compile, "none", or "auto": "default" on a GPU, else "none".
+
+    Returns:
+      {name: function}, and what to say of PyTorch: its version and threads, and of the GPU.
+
+    Raises:
+      RuntimeError: when PyTorch cannot compute there.
     """
+    backend = jax.default_backend()
+    if backend != "cpu" and not (backend == "gpu" and torch.cuda.is_available()):
+        raise RuntimeError(f"PyTorch cannot use the {backend} that JAX computes on")
+    device = "cpu" if backend == "cpu" else "cuda"
+    if compile_mode == "auto":
+        compile_mode = "none" if device == "cpu" else "default"
+    about = {
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "torch_compile": compile_mode,
+    }
+    if device == "cuda":
+        about |= {"torch_cuda": torch.version.cuda, "torch_device": torch.cuda.get_device_name()}
+    torch.backends.cudnn.benchmark = True
+    # Float32 products are rounded as JAX's are on such GPUs.
+    rounded = jax.config.jax_default_matmul_precision != "highest"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = rounded
 
-    def __init__(
-        self,
-        model: resnet.ResNet,
-        variables: Mapping[str, Any],
-        images: np.ndarray,
-        labels: np.ndarray,
-        *,
-        device: str,
-        compile_mode: str,
-        optimizer: Mapping[str, Any],
-    ) -> None:
-        torch.backends.cudnn.benchmark = True
-        self.device, self.compile_mode = device, compile_mode
-        self.network = ResNet(model)
-        load(self.network, variables)
-        self.network.to(device, memory_format=torch.channels_last)
-        self.pictures = torch.from_numpy(images).to(device)
-        self.labels = torch.from_numpy(labels).long().to(device)
-        self.ascended = self._compiled(_ascended)
-        self.evaluated = self._compiled(sharing(self.network))
-        self.optimizer = dict(optimizer, lr=optimizer["learning_rate"], fused=True)
-        del self.optimizer["learning_rate"]
+    def compiled(function: Callable) -> Callable:
+        return function if compile_mode == "none" else torch.compile(function, mode=compile_mode)
 
-    def _compiled(self, function: Callable) -> Callable:
-        if self.compile_mode == "none":
-            return function
-        return torch.compile(function, mode=self.compile_mode)
+    initial = ResNet(classifier.model)
+    load(initial, classifier)
+    initial.to(device, memory_format=torch.channels_last)
+    evaluated, ascended = compiled(sharing(initial)), compiled(_ascended)
+    pictures = torch.from_numpy(images).to(device)
+    classes = torch.from_numpy(labels).long().to(device)
 
-    def images(self) -> torch.Tensor:
-        """(n, c, h, w) in [0, 1]; the memory of (n, h, w, c) is that of channels_last."""
-        return self.pictures.permute(0, 3, 1, 2).float() / 255.0
+    def batch() -> torch.Tensor:
+        # (n, c, h, w); the memory of (n, h, w, c) is that of channels_last.
+        return pictures.permute(0, 3, 1, 2).float() / 255.0
 
-    def forward(self) -> torch.Tensor:
-        """Logits (n, classes) in evaluation mode."""
+    def forward() -> torch.Tensor:
         with torch.inference_mode():
-            return self.evaluated(self.images())
+            return evaluated(batch())
 
-    def input_gradient(self) -> torch.Tensor:
-        """(n, h, w, c)."""
-        return input_gradient(self.evaluated, self.images(), self.labels).permute(0, 2, 3, 1)
+    def gradient() -> torch.Tensor:
+        return input_gradient(evaluated, batch(), classes).permute(0, 2, 3, 1)
 
-    def attack(self, **options: Any) -> torch.Tensor:
-        """Adversarial images (n, h, w, c)."""
-        return self._attacked(self.evaluated, self.images(), **options).permute(0, 2, 3, 1)
-
-    def _attacked(
-        self,
-        network: Callable,
-        images: torch.Tensor,
-        *,
-        epsilon: float,
-        steps: int,
-        step_size: float,
-        random_start: bool,
-    ) -> torch.Tensor:
+    def attacked(network, images, *, epsilon, steps, step_size, random_start) -> torch.Tensor:
         delta = torch.zeros_like(images)
         if random_start:
             delta = (images + delta.uniform_(-epsilon, epsilon)).clamp(0.0, 1.0) - images
         for _ in range(steps):
-            gradient = input_gradient(network, (images + delta).clamp(0.0, 1.0), self.labels)
-            delta = self.ascended(images, delta, gradient, epsilon, step_size)
+            slope = input_gradient(network, (images + delta).clamp(0.0, 1.0), classes)
+            delta = ascended(images, delta, slope, epsilon, step_size)
         return (images + delta).clamp(0.0, 1.0)
 
-    def training(self, attack: Mapping[str, Any] | None) -> Callable[[], torch.Tensor]:
-        """One training step on weights of its own; it returns the loss."""
-        network = copy.deepcopy(self.network).train()
-        attacked = None if attack is None else self._compiled(sharing(network))
-        optimizer = torch.optim.SGD(network.parameters(), **self.optimizer)
-        trained = self._compiled(network)
+    def attack(options: Mapping[str, Any]) -> Callable[[], torch.Tensor]:
+        return lambda: attacked(evaluated, batch(), **options).permute(0, 2, 3, 1)
+
+    def training(options: Mapping[str, Any] | None) -> Callable[[], torch.Tensor]:
+        """One step on weights of its own; it returns the loss."""
+        network = copy.deepcopy(initial).train()
+        target = None if options is None else compiled(sharing(network))
+        rest = {name: value for name, value in optimizer.items() if name != "learning_rate"}
+        sgd = torch.optim.SGD(
+            network.parameters(), lr=optimizer["learning_rate"], fused=True, **rest
+        )
+        trained = compiled(network)
 
         def step() -> torch.Tensor:
-            images = self.images()
-            if attack is not None:
-                images = self._attacked(attacked, images, **attack)
+            images = batch()
+            if options is not None:
+                images = attacked(target, images, **options)
             logits = trained(images)
-            loss = F.cross_entropy(logits, self.labels)
-            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(logits, classes)
+            sgd.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
-            (logits.detach().argmax(1) == self.labels).float().mean()  # as jaxrobust's step
+            sgd.step()
+            (logits.detach().argmax(1) == classes).float().mean()  # as jaxrobust's step
             return loss.detach()
 
         return step
 
-    def wait(self, result: torch.Tensor) -> None:
-        """Return when everything is computed."""
-        del result
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+    recipes: Mapping[str, Mapping[str, Any] | None] = {"standard": None, **attacks}
+    made = {
+        "forward": forward,
+        "input gradient": gradient,
+        **{f"{name} attack": attack(options) for name, options in attacks.items()},
+        **{f"{name} training step": training(options) for name, options in recipes.items()},
+    }
+    return made, about
 
 
-def available(backend: str) -> bool:
-    """Whether PyTorch can compute where JAX does (its backend "cpu" or "gpu")."""
-    return backend == "cpu" or (backend == "gpu" and torch.cuda.is_available())
-
-
-def describe(device: str) -> dict[str, Any]:
-    """Version and threads, or the GPU's name."""
-    about = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
-    if device == "cuda":
-        about |= {"torch_cuda": torch.version.cuda, "torch_device": torch.cuda.get_device_name()}
-    return about
-
-
-def use_tensor_float_32(allowed: bool) -> None:
-    """Whether float32 products may be rounded as JAX's default on such GPUs does."""
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.backends.cuda.matmul.allow_tf32 = allowed
+def wait(result: torch.Tensor) -> None:
+    """Return when everything is computed."""
+    if result.is_cuda:
+        torch.cuda.synchronize()
