@@ -29,12 +29,12 @@ RUN_BY = {
     "python -m jaxrobust.main --config=configs/figure7_quick.py": SMOKE,
     "python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick": SMOKE,
     "python -m jaxrobust.torch_weights resnet50.pth --model=resnet50 --workdir=runs/public": (
-        "tests/test_torch_weights_workdir.py::test_experiments_find_the_pair"
+        "tests/test_imported.py::test_experiments_find_the_pair"
     ),
     "python -m jaxrobust.torch_weights imagenet_linf_4.pt --model=resnet50 --workdir=runs/public "
-    "--epsilon=4/255": "tests/test_torch_weights_workdir.py::test_experiments_find_the_pair",
+    "--epsilon=4/255": "tests/test_imported.py::test_experiments_find_the_pair",
     "python -m experiments.figure4_first_layer --workdirs runs/public": (
-        "tests/test_torch_weights_workdir.py::test_experiments_find_the_pair"
+        "tests/test_imported.py::test_experiments_find_the_pair"
     ),
     'pip install -e ".[prepare]"': "",  # TensorFlow: not part of the checks
     "python -m jaxrobust.data.prepare imagenet2012": (
