@@ -15,9 +15,12 @@ from jaxrobust.attacks import norms
 from jaxrobust.core import named
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
+from jaxrobust.core.types import AnyClassifier, Images, Labels, Method, Number
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # of logits (k,) and the label
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, label: jax.Array | int) -> jax.Array:
     """-log softmax(logits)[label] for logits (k,), in nats.
 
     Example:
@@ -28,7 +31,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     return -jax.nn.log_softmax(logits)[label]
 
 
-def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
+def margin(logits: jax.Array, label: jax.Array | int) -> jax.Array:
     """The largest other logit minus the label's: positive exactly when misclassified.
 
     Carlini & Wagner 2017 (f_6 without the floor); unlike the cross-entropy its gradient does not
@@ -43,10 +46,10 @@ def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     return jnp.max(others) - logits[label]
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 
-def _resolve_loss(loss: str | Callable) -> Callable:
+def _resolve_loss(loss: str | Loss) -> Loss:
     if callable(loss):
         return loss
     if loss not in LOSSES:
@@ -75,15 +78,22 @@ def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restar
         )
 
 
-def _default_step_size(epsilon, steps, norm):
-    return epsilon if norm == "l1" else 1.5 * epsilon / steps
+def _default_step_size(*, epsilon, steps, norm, **_):
+    return epsilon if norms.get(norm).name == "l1" else 1.5 * epsilon / steps
 
 
-def _ascend(objective, image, start, *, ball, epsilon, step_size, steps):
-    """Projected steepest ascent on `objective(image + delta)`; eq. 4 of the paper."""
+def _objective(loss, label, targeted):
+    """What an attack raises, a function of the logits."""
+    loss, sign = _resolve_loss(loss), -1.0 if targeted else 1.0
+    return lambda logits: sign * loss(logits, label)
+
+
+def _ascend(classifier, image, objective, *, key, restart=0, norm, epsilon, step_size, steps):
+    """Projected steepest ascent (eq. 4 of the paper), with a key from a random start."""
+    ball = norms.get(norm)
     # The perturbation that reaches the box; the sum is clipped once more against rounding.
     lower, upper = -image, 1.0 - image
-    gradient_of = jax.grad(objective)
+    gradient_of = jax.grad(lambda image: objective(classifier(image)))
 
     def step(_, delta):
         # A gradient that is NaN says nothing: the pixel stays.
@@ -93,25 +103,30 @@ def _ascend(objective, image, start, *, ball, epsilon, step_size, steps):
             delta + step_size * ball.steepest(gradient, movable), epsilon, lower, upper
         )
 
+    start = jnp.zeros_like(image)
+    if key is not None:
+        sample = ball.sample(jax.random.fold_in(key, restart), image.shape, epsilon)
+        start = jnp.clip(image + sample, 0.0, 1.0) - image
     delta = jax.lax.fori_loop(0, steps, step, start)
     return jnp.clip(image + delta, 0.0, 1.0)
 
 
 @per_image(static=("steps", "norm", "restarts", "random_start", "loss", "targeted"), check=_check)
 def pgd(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
     key: jax.Array | None = None,
-    epsilon: float,
-    step_size: float | None = None,
+    epsilon: Number,
+    step_size: Number | None = None,
     steps: int,
-    norm: str = "linf",
+    norm: str | norms.Norm = "linf",
     restarts: int = 1,
     random_start: bool = True,
-    loss: str | Callable = "cross_entropy",
+    loss: str | Loss = "cross_entropy",
     targeted: bool = False,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Projected gradient descent (Madry et al. 2018; eq. 4 of the paper).
 
@@ -150,57 +165,55 @@ def pgd(
       >>> pgd(classifier, image, 0, key=jax.random.key(0), **options).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    ball, loss = norms.get(norm), _resolve_loss(loss)
+    image, label = images, labels  # those of one image, below the decorator
+    objective = _objective(loss, label, targeted)
     if step_size is None:
-        step_size = _default_step_size(epsilon, steps, ball.name)
-    sign = -1.0 if targeted else 1.0
-
-    def objective(image):
-        return sign * loss(classifier(image), label)
+        step_size = _default_step_size(epsilon=epsilon, steps=steps, norm=norm)
 
     def attempt(restart):
-        start = jnp.zeros_like(image)
-        if random_start:
-            sample = ball.sample(jax.random.fold_in(key, restart), image.shape, epsilon)
-            start = jnp.clip(image + sample, 0.0, 1.0) - image
         return _ascend(
-            objective, image, start, ball=ball, epsilon=epsilon, step_size=step_size, steps=steps
+            classifier,
+            image,
+            objective,
+            key=key if random_start else None,
+            restart=restart,
+            norm=norm,
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
         )
 
     adversarial = attempt(0)
     if restarts == 1:
         return adversarial
 
-    def score(image):
+    def scored(image):
         logits = classifier(image)
-        hit = jnp.argmax(logits) == label
-        return hit == targeted, sign * loss(logits, label)
+        return image, (jnp.argmax(logits) == label) == targeted, objective(logits)
 
     def again(restart, best):
-        _, fooled, value = best
-        other = attempt(restart)
-        other_fooled, other_value = score(other)
-        better = (other_fooled & ~fooled) | ((other_fooled == fooled) & (other_value > value))
-        return jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), (other, other_fooled, other_value), best
-        )
+        latest = scored(attempt(restart))
+        (_, fooled, value), (_, best_fooled, best_value) = latest, best
+        better = (fooled & ~best_fooled) | ((fooled == best_fooled) & (value > best_value))
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, best)
 
-    return jax.lax.fori_loop(1, restarts, again, (adversarial, *score(adversarial)))[0]
+    return jax.lax.fori_loop(1, restarts, again, scored(adversarial))[0]
 
 
 @per_image(static=("norm", "random_start", "loss", "targeted"), check=_check)
 def fgsm(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
-    epsilon: float,
+    epsilon: Number,
     key: jax.Array | None = None,
     random_start: bool = False,
-    step_size: float | None = None,
-    norm: str = "linf",
-    loss: str | Callable = "cross_entropy",
+    step_size: Number | None = None,
+    norm: str | norms.Norm = "linf",
+    loss: str | Loss = "cross_entropy",
     targeted: bool = False,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Fast gradient sign method: one steepest step (Goodfellow et al. 2015; eq. 3 of the paper).
 
@@ -229,26 +242,22 @@ def fgsm(
       >>> fgsm(classifier, jnp.full((1, 1, 3), 0.5), 0, epsilon=0.125).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    # The function of one image below the decorator: this is already inside a compiled program.
-    return pgd.__wrapped__(
+    return _ascend(
         classifier,
-        image,
-        label,
-        key=key,
+        images,
+        _objective(loss, labels, targeted),
+        key=key if random_start else None,
+        norm=norm,
         epsilon=epsilon,
         step_size=epsilon if step_size is None else step_size,
         steps=1,
-        norm=norm,
-        random_start=random_start,
-        loss=loss,
-        targeted=targeted,
     )
 
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+ATTACKS: dict[str, Method] = {"fgsm": fgsm, "pgd": pgd}
 
 
-def get(name: str) -> Callable:
+def get(name: str) -> Method:
     """The attack of that name, as configs give it.
 
     Raises:
@@ -283,6 +292,5 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         complete |= {"steps": 1, "restarts": 1}
         complete["step_size"] = complete["step_size"] or complete["epsilon"]
     if complete["step_size"] is None:
-        norm = norms.get(complete["norm"]).name
-        complete["step_size"] = _default_step_size(complete["epsilon"], complete["steps"], norm)
+        complete["step_size"] = _default_step_size(**complete)
     return complete

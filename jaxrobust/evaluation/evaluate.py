@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, filters
 from jaxrobust.classifier import Classifier
-from jaxrobust.core import files, logs
+from jaxrobust.core import batching, files, logs
 from jaxrobust.core.pytrees import as_pytree
 from jaxrobust.data import pipeline
 
@@ -185,7 +185,7 @@ def _split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndar
     options = dict(variant)
     name = options.pop("name")
     filters.check_options(name, options)
-    static = filters.get(name).static  # type: ignore[attr-defined]
+    static = batching.static_options(filters.get(name))
     fixed = tuple(sorted((key, value) for key, value in options.items() if key in static))
     levels = {
         key: np.asarray(value, np.float32 if isinstance(value, float) else None)
