@@ -13,6 +13,7 @@ import numpy as np
 from jaxrobust.core import folding
 from jaxrobust.core.named import did_you_mean
 from jaxrobust.core.pytrees import ArrayPytree, Callee
+from jaxrobust.core.types import Images
 
 # Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
 # ("conv 9", "conv 49") does not count them.
@@ -66,7 +67,7 @@ class Classifier(ArrayPytree):
             )
         return cls(model, _init(model, key, tuple(image_shape)))
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Images) -> jax.Array:
         """Logits (k,) of one image (h, w, c), or (n, k) of a batch (n, h, w, c), in [0, 1]."""
         images, single = _as_batch(images)
         logits = _apply(self.model, self.variables, images)
@@ -114,7 +115,7 @@ class Classifier(ArrayPytree):
             )
         return [name for name in names if SHORTCUT not in name.split("#")[0].split("/")]
 
-    def activations(self, images: jax.Array, layers: Sequence[str]) -> dict[str, jax.Array]:
+    def activations(self, images: Images, layers: Sequence[str]) -> dict[str, jax.Array]:
         """The outputs of the named convolutions, before normalisation and ReLU.
 
         Args:
@@ -166,7 +167,7 @@ def _is_convolution(module: nn.Module) -> bool:
     return jnp.ndim(module.variables.get("params", {}).get("kernel", 0)) == 4
 
 
-def _as_batch(images: jax.Array) -> tuple[jax.Array, bool]:
+def _as_batch(images: Images) -> tuple[jax.Array, bool]:
     shape = np.shape(images)
     if len(shape) not in (3, 4):
         raise ValueError(
@@ -197,7 +198,7 @@ def mean_pixel(classifier: Any) -> tuple[float, ...]:
 class FunctionClassifier(ArrayPytree):
     """What `as_classifier` returns: a function and its variables as a callable pytree."""
 
-    apply: Callable = flax.struct.field(pytree_node=False)
+    apply: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
     variables: Any
     batched: bool = flax.struct.field(pytree_node=False)
     normalization: tuple | None = flax.struct.field(pytree_node=False)
@@ -209,7 +210,7 @@ class FunctionClassifier(ArrayPytree):
             raise AttributeError("as_classifier was given no mean, so the mean image is not known.")
         return self.normalization[0]
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Images) -> jax.Array:
         """Logits (k,) of one image (h, w, c), or (n, k) of a batch (n, h, w, c), in [0, 1]."""
         images, single = _as_batch(images)
         if self.normalization is not None:

@@ -16,6 +16,7 @@ from jax import lax
 from jaxrobust.core import named
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
+from jaxrobust.core.types import Images, Method, Number, Pixels
 
 # Below this many pixels a Gaussian is 1 at its centre and 0 elsewhere, in float64 as well.
 _SMALLEST_SIGMA = 0.01
@@ -62,9 +63,9 @@ def _check_reverse_colors(*, mean):
             raise ValueError(f"mean must lie in [0, 1], got {values.tolist()}.")
 
 
-def _rows(image: jax.Array) -> jax.Array:
+def _rows(image: Images) -> jax.Array:
     """(h, w, c) as (h, w c): XLA vectorises the last axis, and channels are few."""
-    return image.reshape(image.shape[0], -1)
+    return jnp.reshape(image, (image.shape[0], -1))
 
 
 def _padded(rows: jax.Array, axis: int, step: int, radius: int, mode: str) -> jax.Array:
@@ -86,7 +87,9 @@ def _shifts(padded: jax.Array, axis: int, step: int, count: int) -> list[jax.Arr
 
 
 @per_image(static=("kernel_size",), check=_check_gaussian_blur)
-def gaussian_blur(image: jax.Array, *, sigma: float, kernel_size: int = 7) -> jax.Array:
+def gaussian_blur(
+    images: Images, *, sigma: Number, kernel_size: int = 7, batch_size: int | None = None
+) -> jax.Array:
     """Blur with a Gaussian, as `cv2.GaussianBlur` does with its default border (reflect 101).
 
     The kernel is exp(-x² / 2 sigma²) at whole pixels, cut off at `kernel_size` and normalised to
@@ -113,14 +116,14 @@ def gaussian_blur(image: jax.Array, *, sigma: float, kernel_size: int = 7) -> ja
       ['0.000', '0.107', '0.787', '0.107', '0.000']
     """
     radius = kernel_size // 2
-    offsets = jnp.arange(-radius, radius + 1, dtype=image.dtype)
+    offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)
     kernel = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, _SMALLEST_SIGMA)))
-    kernel = (kernel / kernel.sum()).astype(image.dtype)
-    rows = blurred = _rows(image)
-    for axis, step in ((0, 1), (1, image.shape[-1])):
+    kernel = (kernel / kernel.sum()).astype(images.dtype)
+    rows = blurred = _rows(images)
+    for axis, step in ((0, 1), (1, images.shape[-1])):
         shifts = _shifts(_padded(blurred, axis, step, radius, "reflect"), axis, step, kernel_size)
         blurred = functools.reduce(jnp.add, map(jnp.multiply, kernel, shifts))
-    return jnp.where(sigma == 0, rows, blurred).reshape(image.shape)
+    return jnp.where(sigma == 0, rows, blurred).reshape(images.shape)
 
 
 def _merge(low: Sequence[jax.Array], high: Sequence[jax.Array]) -> list[jax.Array]:
@@ -232,7 +235,9 @@ _median_times.defvjp(_median_times_forward, _median_times_backward)
 
 
 @per_image(static=("kernel_size",), check=_check_median_filter)
-def median_filter(image: jax.Array, *, kernel_size: int = 5, times: int = 1) -> jax.Array:
+def median_filter(
+    images: Images, *, kernel_size: int = 5, times: Number = 1, batch_size: int | None = None
+) -> jax.Array:
     """Replace each pixel by the median of the square around it, each channel apart.
 
     Equal to `cv2.medianBlur` on float32 pictures, to the last bit: at the border the outermost
@@ -262,12 +267,14 @@ def median_filter(image: jax.Array, *, kernel_size: int = 5, times: int = 1) -> 
       [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
     """
     if kernel_size == 1:
-        return image
-    return _median_times(kernel_size, image, times)
+        return jnp.asarray(images)
+    return _median_times(kernel_size, images, times)
 
 
 @per_image(check=_check_reverse_colors)
-def reverse_colors(image: jax.Array, *, mean: Sequence[float] = (0.485, 0.456, 0.406)) -> jax.Array:
+def reverse_colors(
+    images: Images, *, mean: Pixels = (0.485, 0.456, 0.406), batch_size: int | None = None
+) -> jax.Array:
     """Mirror the pixel values about the mean, 2 mean - x, and clip them to [0, 1] (Table 2).
 
     Args:
@@ -286,16 +293,16 @@ def reverse_colors(image: jax.Array, *, mean: Sequence[float] = (0.485, 0.456, 0
       >>> reverse_colors(jnp.array([[[0.25, 0.5, 1.0]]]), mean=(0.5, 0.5, 0.25)).tolist()
       [[[0.75, 0.5, 0.0]]]
     """
-    center = jnp.asarray(mean, image.dtype)
-    if center.shape not in ((), image.shape[-1:]):
+    center = jnp.asarray(mean, images.dtype)
+    if center.shape not in ((), images.shape[-1:]):
         raise ValueError(
-            f"mean must be one value for each of the images' {image.shape[-1]} channels, "
+            f"mean must be one value for each of the images' {images.shape[-1]} channels, "
             f"got shape {center.shape}."
         )
-    return jnp.clip(2 * center - image, 0, 1)
+    return jnp.clip(2 * center - images, 0, 1)
 
 
-FILTERS = {
+FILTERS: dict[str, Method] = {
     "gaussian_blur": gaussian_blur,
     "median_filter": median_filter,
     "reverse_colors": reverse_colors,
@@ -307,7 +314,7 @@ _CHECKS: dict[str, Callable[..., None]] = {
 }
 
 
-def get(name: str) -> Callable:
+def get(name: str) -> Method:
     """The filter of that name, as configs give it.
 
     Raises:

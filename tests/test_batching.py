@@ -1,3 +1,5 @@
+import pydoc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,14 +17,14 @@ def tiny(scale=1):
     return Classifier(model, jax.tree.map(lambda leaf: scale * leaf, variables))
 
 
-@batching.per_image
-def shifted(image, *, key, amount):
-    return image * 0 + jax.random.uniform(key) + amount
+@batching.per_image()
+def shifted(images, *, key, amount, batch_size=None):
+    return images * 0 + jax.random.uniform(key) + amount
 
 
 @batching.per_image(static=("samples",), samples="samples")
-def chunk_of(image, *, samples, sample_chunk):
-    return jnp.zeros_like(image) + sample_chunk
+def chunk_of(images, *, samples, batch_size=None):
+    return jnp.zeros_like(images) + batch_size
 
 
 IMAGES = jax.random.uniform(jax.random.key(0), (7, 4, 4, 3))
@@ -145,9 +147,17 @@ def test_nothing_is_compiled_twice():
     assert not compiled
 
 
-def test_signature_is_the_users():
-    import inspect
+def test_methods_are_written_with_the_names_of_their_users():
+    with pytest.raises(
+        TypeError, match=r"brighten\(image, \*, amount\) must take images and batch"
+    ):
 
-    names = list(inspect.signature(attacks.pgd).parameters)
-    assert names[:3] == ["classifier", "images", "labels"]
-    assert names[-1] == "batch_size"
+        @batching.per_image()
+        def brighten(image, *, amount):
+            return image + amount
+
+
+def test_help_shows_the_signature():
+    shown = pydoc.render_doc(attacks.pgd, renderer=pydoc.plaintext)
+    for text in ("images: ", "labels: ", "batch_size: int | None = None", "Projected gradient"):
+        assert text in shown

@@ -15,9 +15,12 @@ from jaxrobust.attacks import norms
 from jaxrobust.core import named
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
+from jaxrobust.core.types import AnyClassifier, Images, Labels, Method, Number
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # of logits (k,) and the label
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, label: jax.Array | int) -> jax.Array:
     """-log softmax(logits)[label] for logits (k,), in nats.
 
     Example:
@@ -28,7 +31,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     return -jax.nn.log_softmax(logits)[label]
 
 
-def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
+def margin(logits: jax.Array, label: jax.Array | int) -> jax.Array:
     """The largest other logit minus the label's: positive exactly when misclassified.
 
     Carlini & Wagner 2017 (f_6 without the floor); unlike the cross-entropy its gradient does not
@@ -43,10 +46,10 @@ def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     return jnp.max(others) - logits[label]
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 
-def _resolve_loss(loss: str | Callable) -> Callable:
+def _resolve_loss(loss: str | Loss) -> Loss:
     if callable(loss):
         return loss
     if loss not in LOSSES:
@@ -75,36 +78,52 @@ def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restar
         )
 
 
-def _default_step_size(epsilon, steps, norm):
-    return epsilon if norm == "l1" else 1.5 * epsilon / steps
+def _default_step_size(*, epsilon, steps, norm, **_):
+    return epsilon if norms.get(norm).name == "l1" else 1.5 * epsilon / steps
+
+
+def _objective(loss, label, targeted):
+    """What an attack raises, a function of the logits."""
+    loss, sign = _resolve_loss(loss), -1.0 if targeted else 1.0
+    return lambda logits: sign * loss(logits, label)
+
+
+def start_in_ball(
+    image: jax.Array, *, key: jax.Array, norm: str | norms.Norm, epsilon: Number
+) -> jax.Array:
+    """A perturbation of the image's shape, uniform in the ball, then clipped to the pixel box."""
+    sample = norms.get(norm).sample(key, image.shape, epsilon)
+    return jnp.clip(image + sample, 0.0, 1.0) - image
 
 
 def ascend(
     objective: Callable[[jax.Array], jax.Array],
     image: jax.Array,
-    start: jax.Array,
     *,
-    ball: norms.Norm,
-    epsilon: float | jax.Array,
-    step_size: float | jax.Array,
+    start: jax.Array | None,
+    norm: str | norms.Norm,
+    epsilon: Number,
+    step_size: Number,
     steps: int,
 ) -> jax.Array:
-    """Projected steepest ascent on `objective(image + delta)`; eq. 4 of the paper.
+    """Projected steepest ascent on a function of one image (eq. 4 of the paper): the loop of PGD.
 
-    The loop under PGD, for objectives that see more than logits and a label.
+    For attacks and training objectives whose own objective sees more than logits and a label: the
+    clean logits, say, over which `objective` closes.
 
     Args:
-      objective: of an image (h, w, c); what it closes over (clean logits, say) is not searched.
+      objective: what is raised, a scalar function of an image.
       image: (h, w, c) in [0, 1].
-      start: the first delta, of the image's shape, within the ball and the pixel box.
-      ball: what `norms.get` returns.
+      start: the first perturbation, within ball and box; None: the image itself.
+      norm: "linf", "l2" or "l1".
       epsilon: radius of the ball, in pixel units.
       step_size: length of a step in the norm.
-      steps: at least 1, static.
+      steps: static, at least 1.
 
     Returns:
-      An image (h, w, c) in the ball and in [0, 1].
+      An image (h, w, c) within `epsilon` of the given one and inside [0, 1].
     """
+    ball = norms.get(norm)
     # The perturbation that reaches the box; the sum is clipped once more against rounding.
     lower, upper = -image, 1.0 - image
     gradient_of = jax.grad(objective)
@@ -117,25 +136,42 @@ def ascend(
             delta + step_size * ball.steepest(gradient, movable), epsilon, lower, upper
         )
 
-    delta = jax.lax.fori_loop(0, steps, step, start)
+    delta = jax.lax.fori_loop(0, steps, step, jnp.zeros_like(image) if start is None else start)
     return jnp.clip(image + delta, 0.0, 1.0)
+
+
+def _perturbed(classifier, image, objective, *, key, restart=0, norm, epsilon, step_size, steps):
+    """The image that raises an objective of the logits; with a key, from a random start."""
+    ball = {"norm": norm, "epsilon": epsilon}
+    start = None
+    if key is not None:
+        start = start_in_ball(image, key=jax.random.fold_in(key, restart), **ball)
+    return ascend(
+        lambda image: objective(classifier(image)),
+        image,
+        start=start,
+        step_size=step_size,
+        steps=steps,
+        **ball,
+    )
 
 
 @per_image(static=("steps", "norm", "restarts", "random_start", "loss", "targeted"), check=_check)
 def pgd(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
     key: jax.Array | None = None,
-    epsilon: float,
-    step_size: float | None = None,
+    epsilon: Number,
+    step_size: Number | None = None,
     steps: int,
-    norm: str = "linf",
+    norm: str | norms.Norm = "linf",
     restarts: int = 1,
     random_start: bool = True,
-    loss: str | Callable = "cross_entropy",
+    loss: str | Loss = "cross_entropy",
     targeted: bool = False,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Projected gradient descent (Madry et al. 2018; eq. 4 of the paper).
 
@@ -174,57 +210,55 @@ def pgd(
       >>> pgd(classifier, image, 0, key=jax.random.key(0), **options).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    ball, loss = norms.get(norm), _resolve_loss(loss)
+    image, label = images, labels  # those of one image, below the decorator
+    objective = _objective(loss, label, targeted)
     if step_size is None:
-        step_size = _default_step_size(epsilon, steps, ball.name)
-    sign = -1.0 if targeted else 1.0
-
-    def objective(image):
-        return sign * loss(classifier(image), label)
+        step_size = _default_step_size(epsilon=epsilon, steps=steps, norm=norm)
 
     def attempt(restart):
-        start = jnp.zeros_like(image)
-        if random_start:
-            sample = ball.sample(jax.random.fold_in(key, restart), image.shape, epsilon)
-            start = jnp.clip(image + sample, 0.0, 1.0) - image
-        return ascend(
-            objective, image, start, ball=ball, epsilon=epsilon, step_size=step_size, steps=steps
+        return _perturbed(
+            classifier,
+            image,
+            objective,
+            key=key if random_start else None,
+            restart=restart,
+            norm=norm,
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
         )
 
     adversarial = attempt(0)
     if restarts == 1:
         return adversarial
 
-    def score(image):
+    def scored(image):
         logits = classifier(image)
-        hit = jnp.argmax(logits) == label
-        return hit == targeted, sign * loss(logits, label)
+        return image, (jnp.argmax(logits) == label) == targeted, objective(logits)
 
     def again(restart, best):
-        _, fooled, value = best
-        other = attempt(restart)
-        other_fooled, other_value = score(other)
-        better = (other_fooled & ~fooled) | ((other_fooled == fooled) & (other_value > value))
-        return jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), (other, other_fooled, other_value), best
-        )
+        latest = scored(attempt(restart))
+        (_, fooled, value), (_, best_fooled, best_value) = latest, best
+        better = (fooled & ~best_fooled) | ((fooled == best_fooled) & (value > best_value))
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, best)
 
-    return jax.lax.fori_loop(1, restarts, again, (adversarial, *score(adversarial)))[0]
+    return jax.lax.fori_loop(1, restarts, again, scored(adversarial))[0]
 
 
 @per_image(static=("norm", "random_start", "loss", "targeted"), check=_check)
 def fgsm(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
-    epsilon: float,
+    epsilon: Number,
     key: jax.Array | None = None,
     random_start: bool = False,
-    step_size: float | None = None,
-    norm: str = "linf",
-    loss: str | Callable = "cross_entropy",
+    step_size: Number | None = None,
+    norm: str | norms.Norm = "linf",
+    loss: str | Loss = "cross_entropy",
     targeted: bool = False,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Fast gradient sign method: one steepest step (Goodfellow et al. 2015; eq. 3 of the paper).
 
@@ -253,26 +287,22 @@ def fgsm(
       >>> fgsm(classifier, jnp.full((1, 1, 3), 0.5), 0, epsilon=0.125).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    # The function of one image below the decorator: this is already inside a compiled program.
-    return pgd.__wrapped__(
+    return _perturbed(
         classifier,
-        image,
-        label,
-        key=key,
+        images,
+        _objective(loss, labels, targeted),
+        key=key if random_start else None,
+        norm=norm,
         epsilon=epsilon,
         step_size=epsilon if step_size is None else step_size,
         steps=1,
-        norm=norm,
-        random_start=random_start,
-        loss=loss,
-        targeted=targeted,
     )
 
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+ATTACKS: dict[str, Method] = {"fgsm": fgsm, "pgd": pgd}
 
 
-def get(name: str) -> Callable:
+def get(name: str) -> Method:
     """The attack of that name, as configs give it.
 
     Raises:
@@ -307,6 +337,5 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         complete |= {"steps": 1, "restarts": 1}
         complete["step_size"] = complete["step_size"] or complete["epsilon"]
     if complete["step_size"] is None:
-        norm = norms.get(complete["norm"]).name
-        complete["step_size"] = _default_step_size(complete["epsilon"], complete["steps"], norm)
+        complete["step_size"] = _default_step_size(**complete)
     return complete

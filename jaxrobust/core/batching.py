@@ -25,24 +25,14 @@ from jaxrobust.core.checks import (
     num_classes,
 )
 from jaxrobust.core.pytrees import as_pytree
+from jaxrobust.core.types import Parameters, Result
 
 # How many pixels a method that evaluates many samples of an image handles at once unless told: 32
 # images of 224 x 224, about 1.2 GiB for the gradient of a ResNet-50 in float32.
 PIXELS_AT_ONCE = 32 * 224 * 224
 
-# What a method takes for each image, and what its user calls it.
-_PLURALS = {"image": "images", "label": "labels", "saliency_map": "saliency_maps"}
-
-
-def _lifted_signature(parameters) -> inspect.Signature:
-    """The method's signature as its users see it: plural images and labels, and `batch_size`."""
-    lifted = [
-        parameter.replace(name=_PLURALS.get(name, name))
-        for name, parameter in parameters.items()
-        if name != "sample_chunk"
-    ]
-    batch_size = inspect.Parameter("batch_size", inspect.Parameter.KEYWORD_ONLY, default=None)
-    return inspect.Signature([*lifted, batch_size])
+# What a method takes for each image; all other arguments are the same for every image.
+_FOR_EACH_IMAGE = ("images", "labels", "saliency_maps", "key")
 
 
 def batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
@@ -61,10 +51,10 @@ def batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
 
 
 def map_in_chunks(
-    one: Callable, mapped: Any, chunk: int | None, axis_name: str | None = None
+    function: Callable, mapped: Any, chunk: int | None, axis_name: str | None = None
 ) -> Any:
-    """`one` over the leading axis of every leaf of `mapped`, at most `chunk` of them at once."""
-    lifted = jax.vmap(one, axis_name=axis_name)
+    """The function over the leading axis of every leaf of `mapped`, at most `chunk` at once."""
+    lifted = jax.vmap(function, axis_name=axis_name)
     count = jax.tree.leaves(mapped)[0].shape[0]
     if chunk is None or chunk >= count:
         return lifted(mapped)
@@ -79,125 +69,115 @@ def map_in_chunks(
 
 
 def per_image(
-    method: Callable | None = None,
     *,
     static: tuple[str, ...] = (),
     samples: str | None = None,
-    unit_range: bool = True,
     check: Callable[..., None] | None = None,
-) -> Callable:
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Lift a method of one image to one or many, compiled, with bounded memory.
 
-    The method's parameters are known by name: `classifier` is a callable pytree; `image`, `label`,
-    `saliency_map` and `key` are those of one image. Every other keyword is an option,
-    traced (so that a sweep over it compiles once) unless it is listed in `static`. The lifted
-    method takes `images` (h, w, c) or (n, h, w, c), `labels` () or (n,), `saliency_maps` like the
-    images, `key` one key (split for a batch) or n keys, and the further keyword `batch_size`: the
-    largest number of images x samples evaluated at once on each device; unless told, a method with
-    `samples` takes as many as come to `PIXELS_AT_ONCE`, any other the batch as it is. A result
-    never depends on what else is in its batch.
+    A method has the signature that its users see. Its body is handed one image (h, w, c) as
+    `images` and, where it takes them, its label (), its map, its key, and as `classifier` a
+    callable pytree. Every other keyword is an option, traced (so that a sweep over it compiles
+    once) unless it is listed in `static`.
+
+    The lifted method takes `images` (h, w, c) or (n, h, w, c), `labels` () or (n,), `saliency_maps`
+    like the images, and `key` one key (split for a batch) or n keys. `batch_size`, which every
+    method takes, is the largest number of images x samples evaluated at once on each device; unless
+    told, a method with `samples` takes as many as come to `PIXELS_AT_ONCE`, any other the batch as
+    it is. A result never depends on what else is in its batch.
 
     Args:
-      method: the function of one image.
       static: options that the program depends on (numbers of steps, names, functions).
-      samples: the static option that says how many samples of one image the method evaluates; it
-        then receives `sample_chunk`, the number of them that it may evaluate at once.
-      unit_range: whether images must lie in [0, 1].
+      samples: the static option that says how many samples of one image the method evaluates; the
+        `batch_size` that it is called with is the number of them that it may evaluate at once.
       check: called with all options by keyword before anything is traced; raises on bad values.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> @per_image
-      ... def brighten(image, *, amount):
-      ...   return jnp.minimum(image + amount, 1.0)
+      >>> @per_image()
+      ... def brighten(images, *, amount, batch_size=None):
+      ...   return jnp.minimum(images + amount, 1.0)
       >>> brighten(jnp.zeros((5, 8, 8, 3)), amount=0.5, batch_size=2).shape
       (5, 8, 8, 3)
     """
-    if method is None:
-        return functools.partial(
-            per_image, static=static, samples=samples, unit_range=unit_range, check=check
-        )
-    parameters = inspect.signature(method).parameters
-    has_classifier = "classifier" in parameters
-    signature = _lifted_signature(parameters)
 
-    def run(classifier, mapped, traced, *, fixed, chunk, sample_chunk, partition):
-        options = dict(fixed) | ({"sample_chunk": sample_chunk} if samples else {})
+    def lift(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        signature, compiled = inspect.signature(method), _compiled(method)
+        if not {"images", "batch_size"} <= signature.parameters.keys():
+            raise TypeError(f"{method.__name__}{signature} must take images and batch_size.")
 
-        def one(classifier, traced, mapped):
-            arguments = {"classifier": classifier} if has_classifier else {}
-            return method(**arguments, **mapped, **traced, **options)
+        @functools.wraps(method)
+        def lifted(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments
+            batch_size = arguments.pop("batch_size")
+            if batch_size is not None:
+                check_count("batch_size", batch_size)
+            if "classifier" in arguments:
+                arguments["classifier"] = as_pytree(arguments["classifier"])
+            images = arguments["images"] = check_images(arguments["images"])
+            count = images.shape[0] if images.ndim == 4 else None
+            if check is not None:
+                check(**bound.kwargs)
+            if "key" in arguments:
+                arguments["key"] = check_key(arguments["key"], count)
+            if "labels" in arguments:
+                classes = num_classes(arguments["classifier"], images.shape[-3:], images.dtype)
+                arguments["labels"] = check_labels(arguments["labels"], count, classes)
+            if "saliency_maps" in arguments:
+                arguments["saliency_maps"] = check_maps(arguments["saliency_maps"], images.shape)
+            mapped = {name: arguments.pop(name) for name in _FOR_EACH_IMAGE if name in arguments}
+            fixed = {name: arguments.pop(name) for name in static}
+            for name, value in fixed.items():
+                if not isinstance(value, Hashable):
+                    raise TypeError(f"{name} must be hashable, got a {type(value).__name__}.")
+            chunk = batch_size
+            if samples is not None:
+                total = fixed[samples]
+                height, width = images.shape[-3:-1]
+                at_once = batch_size or max(1, PIXELS_AT_ONCE // (height * width))
+                fixed["batch_size"], chunk = min(total, at_once), max(1, at_once // total)
+            return compiled(mapped, arguments, tuple(fixed.items()), chunk, batch_partition(images))
 
-        def many(classifier, traced, mapped):
+        vars(lifted)["static"] = static  # see `static_options`
+        return lifted
+
+    return lift
+
+
+def static_options(method: Callable) -> tuple[str, ...]:
+    """The options on which the program of a lifted method depends, for programs that contain it."""
+    return vars(method)["static"]
+
+
+def _compiled(method: Callable) -> Callable:
+    """The method of one image over one or many, as a compiled program."""
+
+    def run(mapped, shared, fixed, chunk, partition):
+        def many(mapped, shared):
             return map_in_chunks(
-                lambda part: one(classifier, traced, part), mapped, chunk, BATCH_AXIS
+                lambda single: method(**single, **shared, **dict(fixed)), mapped, chunk, BATCH_AXIS
             )
 
-        if mapped["image"].ndim == 3:
+        if mapped["images"].ndim == 3:
             # A batch of one: the axis over the images is there for whoever asks for it.
             single = jax.tree.map(lambda leaf: leaf[None], mapped)
-            return jax.tree.map(lambda leaf: leaf[0], many(classifier, traced, single))
+            return jax.tree.map(lambda leaf: leaf[0], many(single, shared))
         if mapped.get("key") is not None and mapped["key"].ndim == 0:
-            mapped |= {"key": jax.random.split(mapped["key"], mapped["image"].shape[0])}
-
+            mapped |= {"key": jax.random.split(mapped["key"], mapped["images"].shape[0])}
         if chunk is None or partition is None:
-            return many(classifier, traced, mapped)
+            return many(mapped, shared)
         # Chunks are cut within each device's own images: nothing is gathered.
         mesh, axes = partition
         return jax.shard_map(
             many,
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(axes)),
+            in_specs=(PartitionSpec(axes), PartitionSpec()),
             out_specs=PartitionSpec(axes),
             check_vma=False,
-        )(classifier, traced, mapped)
+        )(mapped, shared)
 
     run.__name__ = method.__name__  # what profiles and compilation logs show
-    run = jax.jit(run, static_argnames=("fixed", "chunk", "sample_chunk", "partition"))
-
-    @functools.wraps(method)
-    def lifted(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        options = dict(bound.arguments)
-        batch_size = options.pop("batch_size")
-        if batch_size is not None:
-            check_count("batch_size", batch_size)
-        classifier = as_pytree(options.pop("classifier")) if has_classifier else None
-        images = check_images(options.pop("images"), unit_range=unit_range)
-        count = images.shape[0] if images.ndim == 4 else None
-        mapped = {"image": images}
-        if check is not None:
-            mapped_names = _PLURALS.values()
-            check(**{name: options[name] for name in options if name not in mapped_names})
-        if "key" in parameters:
-            mapped["key"] = check_key(options.pop("key"), count)
-        if "label" in parameters:
-            classes = num_classes(classifier, images.shape[-3:], images.dtype)
-            mapped["label"] = check_labels(options.pop("labels"), count, classes)
-        if "saliency_map" in parameters:
-            mapped["saliency_map"] = check_maps(options.pop("saliency_maps"), images.shape)
-        fixed = tuple((name, options.pop(name)) for name in sorted(static))
-        for name, value in fixed:
-            if not isinstance(value, Hashable):
-                raise TypeError(f"{name} must be hashable, got a {type(value).__name__}.")
-        chunk, sample_chunk = batch_size, None
-        if samples is not None:
-            total = dict(fixed)[samples]
-            height, width = images.shape[-3:-1]
-            at_once = batch_size or max(1, PIXELS_AT_ONCE // (height * width))
-            sample_chunk, chunk = min(total, at_once), max(1, at_once // total)
-        return run(
-            classifier,
-            mapped,
-            options,
-            fixed=fixed,
-            chunk=chunk,
-            sample_chunk=sample_chunk,
-            partition=batch_partition(images),
-        )
-
-    lifted.__signature__ = signature  # type: ignore[attr-defined]
-    # For callers who compile the method into a program of their own.
-    lifted.static = static  # type: ignore[attr-defined]
-    return lifted
+    return jax.jit(run, static_argnames=("fixed", "chunk", "partition"))

@@ -136,7 +136,7 @@ def _extremes(array: jax.Array) -> tuple[Any, Any, bool, bool]:
     return low.item(), high.item(), bool(numbers), bool(finite)
 
 
-def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
+def check_images(images: Any) -> jax.Array:
     """The images as an array, after checking rank, dtype and (when concrete) range.
 
     Raises:
@@ -154,7 +154,7 @@ def check_images(images: Any, *, unit_range: bool = True) -> jax.Array:
     images = jnp.asarray(images)
     if images.dtype.itemsize < 4:
         images = images.astype(jnp.float32)  # an epsilon of 8/255 is lost in bfloat16
-    if unit_range and is_concrete(images):
+    if is_concrete(images):
         low, high, numbers, _ = _extremes(images)
         got = f"values from {low:g} to {high:g}" if numbers else "NaN"
         check_that(numbers and 0.0 <= low <= high <= 1.0, "images", "lie in [0, 1]", got)

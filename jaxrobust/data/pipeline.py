@@ -221,10 +221,12 @@ class _Selected:
 
 def _open(dataset: Any, split: str | None, *, train: bool) -> tuple[ResolvedConfig, sources.Split]:
     """The resolved config, and a split; None is the config's own for training or evaluation."""
-    known = isinstance(dataset, DatasetInfo)
-    config, entry = (dataset.config, None) if known else resolve(dataset)
+    if isinstance(dataset, DatasetInfo):
+        default = dataset.train_split if train else dataset.evaluation_split
+        return dataset.config, dataset.open(split or default)
+    config, entry = resolve(dataset)
     split = split or (config.train_split if train else config.evaluation_split)
-    return config, dataset.open(split) if known else sources.open_split(config, entry, split)
+    return config, sources.open_split(config, entry, split)
 
 
 def _batches(

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, filters
-from jaxrobust.core import files, logs
+from jaxrobust.core import batching, files, logs
 from jaxrobust.core.digests import digest
 from jaxrobust.core.pytrees import as_pytree
 from jaxrobust.data import pipeline
@@ -194,7 +194,7 @@ def split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndarr
     options = dict(variant)
     name = options.pop("name")
     filters.check_options(name, options)
-    static = filters.get(name).static  # type: ignore[attr-defined]
+    static = batching.static_options(filters.get(name))
     fixed = tuple(sorted((key, value) for key, value in options.items() if key in static))
     levels = {
         key: np.asarray(value, np.float32 if isinstance(value, float) else None)

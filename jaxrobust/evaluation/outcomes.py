@@ -163,9 +163,8 @@ def _program(
     model: nn.Module, image_shape: tuple[int, ...], labels: tuple[str, ...], question: Question
 ) -> str:
     """A digest of the program that answers a question, for two images."""
-    attacked, filtered, levels = (), None, None
-    if "attack" in question:
-        attacked = (evaluate.hashable(question["attack"]),)
+    filtered, levels = None, None
+    attacked = (evaluate.hashable(question["attack"]),) if "attack" in question else ()
     if "variant" in question:
         filtered, values = evaluate.split_options(question["variant"])
         levels = tuple((name, value.shape, value.dtype) for name, value in values.items())

@@ -13,39 +13,40 @@ import optax
 from jaxrobust.core.batching import map_in_chunks
 from jaxrobust.core.checks import check_count, check_key, is_concrete, num_classes
 from jaxrobust.core.pytrees import as_pytree
+from jaxrobust.core.types import AnyClassifier, Number, Pixels
 from jaxrobust.feature_visualization.options import (
     OBJECTIVES,
     check_image_shape,
     complete_options,
 )
-from jaxrobust.feature_visualization.parameterizations import Pixel
+from jaxrobust.feature_visualization.parameterizations import Parameterization, Pixel
+from jaxrobust.feature_visualization.transformations import Transformation
 
 LOGITS = "logits"
 
 
 def maximize(
-    classifier: Callable[[jax.Array], jax.Array],
-    layer: str | int | Callable,
-    channels: jax.Array | Sequence[int] | int,
+    classifier: AnyClassifier,
+    layer: str | int | Callable[..., jax.Array],
+    channels: jax.Array | np.ndarray | Sequence[int] | int,
     *,
     key: jax.Array,
     image_shape: Sequence[int],
     style: str = "paper",
-    steps: int | None = None,
-    learning_rate: float | None = None,
-    weight_decay: float | None = None,
-    objective: str | Callable | None = None,
-    parameterization: Any = None,
-    transformations: Sequence[Callable] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    steps: int | jax.Array | None = None,
+    learning_rate: Number | None = None,
+    weight_decay: Number | None = None,
+    objective: str | Callable[[jax.Array], jax.Array] | None = None,
+    parameterization: str | Parameterization | None = None,
+    transformations: Sequence[Transformation] | None = None,
+    mean: Pixels | None = None,
+    std: Pixels | None = None,
     batch_size: int | None = 32,
 ) -> jax.Array:
     """Images that maximise the activation of one channel each (Erhan et al. 2009; eq. 10).
 
-    All channels run in one compiled program; other channels, keys, weights
-    and numbers compile nothing.
-    `style` sets every option that is left at None:
+    All channels run in one compiled program; other channels, keys, weights and numbers compile
+    nothing. `style` sets every option that is left at None:
 
     | option           | "paper"                           | "regularized" (Olah et al. 2017)     |
     |------------------|-----------------------------------|--------------------------------------|

@@ -1,7 +1,6 @@
 """How activation maximisation runs: the settings of the paper, the regularised ones, checks."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -17,30 +16,24 @@ from jaxrobust.feature_visualization.transformations import standard_transformat
 
 # "paper" is the protocol of the paper's Figures 3 and 15 to 19, "regularized" that of Olah et al.
 # 2017 with lucid's settings.
-STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "paper": MappingProxyType(
-            {
-                "steps": 30,
-                "learning_rate": 0.1,
-                "weight_decay": 1e-6,
-                "objective": "sum",
-                "parameterization": Pixel(),
-                "transformations": (),
-            }
-        ),
-        "regularized": MappingProxyType(
-            {
-                "steps": 512,
-                "learning_rate": 0.05,
-                "weight_decay": 0.0,
-                "objective": "mean",
-                "parameterization": Fourier(),
-                "transformations": standard_transformations,
-            }
-        ),
-    }
-)
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "steps": 30,
+        "learning_rate": 0.1,
+        "weight_decay": 1e-6,
+        "objective": "sum",
+        "parameterization": Pixel(),
+        "transformations": (),
+    },
+    "regularized": {
+        "steps": 512,
+        "learning_rate": 0.05,
+        "weight_decay": 0.0,
+        "objective": "mean",
+        "parameterization": Fourier(),
+        "transformations": standard_transformations,
+    },
+}
 
 
 def _center(activation: jax.Array) -> jax.Array:

@@ -1,30 +1,37 @@
-"""What gradient ascent moves: the pixels themselves, or the spectrum of decorrelated colours.
-
-A parameterisation is anything hashable with `init(key, image_shape) -> parameters` (a pytree) and
-`image(parameters, image_shape, mean, std) -> (h, w, c)` in pixel units.
-"""
+"""What gradient ascent moves: the pixels themselves, or the spectrum of decorrelated colours."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.core.checks import check_images
+from jaxrobust.core.types import Images
+
+Shape = tuple[int, int, int]
 
 # A square root of the covariance of ImageNet's colours, as published with lucid: each column is a
 # direction (brightness, blue to yellow, green to magenta) times its standard deviation.
 IMAGENET_COLOR_CORRELATION = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
-def _check_scale(name: str, value: Any, *, zero: bool) -> None:
+def _check_scale(name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf") or (value == 0 and not zero):
-        raise ValueError(
-            f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}."
-        )
+    if not number or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+
+
+class Parameterization(Protocol):
+    """Anything hashable that makes an image of parameters, a pytree."""
+
+    def init(self, key: jax.Array, image_shape: Shape) -> Any:
+        """The parameters at the start."""
+
+    def image(self, parameters: Any, image_shape: Shape, mean: Any, std: Any) -> jax.Array:
+        """The image (h, w, c) in pixel units; `mean` and `std` are None when nobody knows them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +45,13 @@ class Pixel:
     scale: float = 0.01
 
     def __post_init__(self):
-        _check_scale("scale", self.scale, zero=True)
+        _check_scale("scale", self.scale)
 
-    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
+    def init(self, key: jax.Array, image_shape: Shape) -> jax.Array:
         """The start, (h, w, c)."""
         return jax.random.uniform(key, image_shape, minval=-self.scale, maxval=self.scale)
 
-    def image(self, parameters, image_shape, mean, std) -> jax.Array:
+    def image(self, parameters: jax.Array, image_shape: Shape, mean: Any, std: Any) -> jax.Array:
         """The image (h, w, c) in pixel units, not clipped."""
         del image_shape
         return mean + std * parameters
@@ -74,11 +81,11 @@ class Fourier:
 
     scale: float = 0.01
     decay: float = 1.0
-    color_correlation: Any = "imagenet"
+    color_correlation: str | Sequence[Sequence[float]] | Images | None = "imagenet"
 
     def __post_init__(self):
-        _check_scale("scale", self.scale, zero=True)
-        _check_scale("decay", self.decay, zero=True)
+        _check_scale("scale", self.scale)
+        _check_scale("decay", self.decay)
         matrix = self.color_correlation
         if matrix is None or (isinstance(matrix, str) and matrix == "imagenet"):
             return
@@ -95,12 +102,14 @@ class Fourier:
         # A tuple, so that the parameterisation can be hashed.
         object.__setattr__(self, "color_correlation", tuple(map(tuple, values.tolist())))
 
-    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
+    def init(self, key: jax.Array, image_shape: Shape) -> jax.Array:
         """The start: real and imaginary parts, (2, h, w // 2 + 1, c)."""
         height, width, channels = image_shape
         return self.scale * jax.random.normal(key, (2, height, width // 2 + 1, channels))
 
-    def image(self, parameters, image_shape, mean=None, std=None) -> jax.Array:
+    def image(
+        self, parameters: jax.Array, image_shape: Shape, mean: Any = None, std: Any = None
+    ) -> jax.Array:
         """The image (h, w, c) in [0, 1]."""
         del mean, std  # the sigmoid stands in their place
         height, width, channels = image_shape
@@ -127,10 +136,10 @@ class Fourier:
         return (root / np.linalg.norm(root, axis=0).max()).T
 
 
-PARAMETERIZATIONS = {"pixel": Pixel(), "fourier": Fourier()}
+PARAMETERIZATIONS: dict[str, Parameterization] = {"pixel": Pixel(), "fourier": Fourier()}
 
 
-def get(parameterization: Any) -> Any:
+def get(parameterization: str | Parameterization) -> Parameterization:
     """The parameterisation of that name, or the object itself.
 
     Raises:
@@ -153,7 +162,7 @@ def get(parameterization: Any) -> Any:
     return parameterization
 
 
-def color_correlation(images: jax.Array) -> Sequence[Sequence[float]]:
+def color_correlation(images: Images) -> Sequence[Sequence[float]]:
     """A square root of the covariance of the colours of images, for `Fourier`.
 
     Args:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Transformation = Callable[[jax.Array, jax.Array], jax.Array]
+
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
@@ -132,7 +134,7 @@ def _resample(image: jax.Array, matrix: jax.Array, fill: float | None) -> jax.Ar
     return jax.vmap(one_channel, in_axes=-1, out_axes=-1)(image)
 
 
-def standard_transformations(image_shape: Sequence[int]) -> tuple[Callable, ...]:
+def standard_transformations(image_shape: Sequence[int]) -> tuple[Transformation, ...]:
     """Jitter, scale, rotate, jitter: lucid's standard set, in proportion to the image.
 
     lucid's pixels are meant for 128 pixels; here the shifts are 1/32 and 1/64 of the shorter side
@@ -151,7 +153,7 @@ def standard_transformations(image_shape: Sequence[int]) -> tuple[Callable, ...]
     )
 
 
-def check(transformations: Any) -> tuple[Callable, ...]:
+def check(transformations: Any) -> tuple[Transformation, ...]:
     """The transformations as a tuple.
 
     Raises:

@@ -9,7 +9,7 @@ every `jax.nn.relu` in its program is exchanged.
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import flax.struct
 import jax
@@ -17,6 +17,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 
 from jaxrobust.core.pytrees import ArrayPytree, as_pytree, join_arrays, split_arrays
+from jaxrobust.core.types import Parameters, Result
 from jaxrobust.guided.relus import Exchange
 
 
@@ -46,7 +47,7 @@ guided_relu.defvjp(_forward, _backward)
 
 
 @flax.struct.dataclass(eq=False)
-class Guided(ArrayPytree):
+class Guided(ArrayPytree, Generic[Parameters, Result]):
     """What `guided` returns: a callable pytree around the function."""
 
     function: Any
@@ -58,12 +59,14 @@ class Guided(ArrayPytree):
             raise AttributeError(name)
         return getattr(self.function, name)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         """The function's value; its derivative is the guided one."""
         return _call(*split_arrays((self.function, args, kwargs)), self.maximum_as_relu)
 
 
-def guided(fn: Callable, *, maximum_as_relu: bool = False) -> Guided:
+def guided(
+    fn: Callable[Parameters, Result], *, maximum_as_relu: bool = False
+) -> Guided[Parameters, Result]:
     """The function whose ReLUs carry the rule of guided backpropagation; its values are unchanged.
 
     Every `jax.nn.relu` (Linen's and NNX's are the same function) is exchanged, also inside nested
@@ -104,7 +107,9 @@ def guided(fn: Callable, *, maximum_as_relu: bool = False) -> Guided:
     return Guided(as_pytree(fn), maximum_as_relu)
 
 
-def count_relus(fn: Callable, *args: Any, maximum_as_relu: bool = False, **kwargs: Any) -> int:
+def count_relus(
+    fn: Callable[..., Any], *args: Any, maximum_as_relu: bool = False, **kwargs: Any
+) -> int:
     """How many ReLUs `guided` exchanges in the program of `fn(*args, **kwargs)`; nothing is run.
 
     One inside a `scan` stands once in the program and counts once.

@@ -1,13 +1,14 @@
 """Maps and masks as NumPy arrays, checked; one or many."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.core.types import Images
 
-def check_maps(maps: Any, name: str = "maps") -> np.ndarray:
+
+def check_maps(maps: Images, name: str = "maps") -> np.ndarray:
     """The maps as a NumPy array (h, w, c) or (n, h, w, c), in their own precision.
 
     Raises:
@@ -28,7 +29,7 @@ def check_maps(maps: Any, name: str = "maps") -> np.ndarray:
     return maps
 
 
-def check_masks(masks: Any) -> np.ndarray:
+def check_masks(masks: Images) -> np.ndarray:
     """The masks as a boolean NumPy array (h, w) or (n, h, w).
 
     Raises:
@@ -45,31 +46,23 @@ def check_masks(masks: Any) -> np.ndarray:
     return masks
 
 
-def check_alike(maps: np.ndarray, masks: np.ndarray) -> None:
-    """Raise a ValueError unless there is a mask of its height and width for each map."""
-    if masks.shape != maps.shape[:-1]:
-        raise ValueError(
-            f"masks must have shape {maps.shape[:-1]}, as the maps have, got {masks.shape}."
-        )
-
-
 def unit(picture: np.ndarray) -> np.ndarray:
     """Scaled so that the largest value is 1: the square of a tiny gradient is not lost."""
     largest = np.abs(picture).max()
     return picture / largest if largest > 0 else picture
 
 
-def measured(measure: Callable[..., float], rank: int, *arrays: np.ndarray) -> Any:
-    """`measure` of arrays of this rank, or of each element along a leading axis, as (n,).
+def measured(measure: Callable[..., float], *arrays: np.ndarray) -> float | np.ndarray:
+    """`measure` of a map and what goes with it, or of each along their leading axis, as (n,).
 
     One after the other, in float64: the memory is that of one map.
     """
 
-    def one(*parts):
+    def measure_map(*parts):
         return float(
             measure(*(part if part.dtype == bool else part.astype(np.float64) for part in parts))
         )
 
-    if arrays[0].ndim == rank:
-        return one(*arrays)
-    return np.array([one(*parts) for parts in zip(*arrays, strict=True)])
+    if arrays[0].ndim == 3:
+        return measure_map(*arrays)
+    return np.array([measure_map(*parts) for parts in zip(*arrays, strict=True)])

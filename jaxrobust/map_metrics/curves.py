@@ -5,8 +5,7 @@ baseline, the most salient first, or put back into it. A faithful map gives a sm
 deletion curve and a large one under the insertion curve.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import numpy as np
 from jaxrobust.classifier import mean_pixel
 from jaxrobust.core.batching import map_in_chunks, per_image
 from jaxrobust.core.checks import check_count
+from jaxrobust.core.types import AnyClassifier, Images, Labels
 
 BASELINES = ("mean", "zeros", "blur")
 # After RISE, which blurs over 11 pixels with sigma 5 as well (its borders are others).
@@ -64,7 +64,7 @@ def _baseline_image(classifier, image, baseline):
     return jnp.broadcast_to(jnp.asarray(mean_pixel(classifier), image.dtype), image.shape)
 
 
-def _curve(classifier, start, end, label, saliency_map, *, steps, signed, sample_chunk):
+def _curve(classifier, start, end, label, saliency_map, steps, signed, at_once):
     """Probability of the label while pixels of `start` are replaced by those of `end`."""
     height, width = start.shape[:2]
     if steps > height * width:
@@ -79,22 +79,22 @@ def _curve(classifier, start, end, label, saliency_map, *, steps, signed, sample
         return jax.nn.softmax(classifier(jnp.where(rank < count, end, start)))[label]
 
     counts = jnp.asarray(np.arange(steps + 1) * (height * width) // steps, jnp.int32)
-    curve = map_in_chunks(probability, counts, sample_chunk)
+    curve = map_in_chunks(probability, counts, at_once)
     orders = jnp.isfinite(salience).all() & (salience.max() > salience.min())
     return jnp.where(orders, curve, jnp.nan)
 
 
 @per_image(static=("steps", "baseline", "signed"), samples="steps", check=_check)
 def deletion_curve(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
-    saliency_map: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
+    saliency_maps: Images,
     *,
     steps: int = 32,
     baseline: str | Callable[[jax.Array], jax.Array] = "mean",
     signed: bool = False,
-    sample_chunk: int,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Probability of the label as the most salient pixels are removed (Petsiuk et al. 2018).
 
@@ -129,30 +129,21 @@ def deletion_curve(
       >>> [round(float(value), 3) for value in curve]  # sigmoid of 1.25, 0.25, 0
       [0.777, 0.562, 0.5]
     """
-    end = _baseline_image(classifier, image, baseline)
-    return _curve(
-        classifier,
-        image,
-        end,
-        label,
-        saliency_map,
-        steps=steps,
-        signed=signed,
-        sample_chunk=sample_chunk,
-    )
+    end = _baseline_image(classifier, images, baseline)
+    return _curve(classifier, images, end, labels, saliency_maps, steps, signed, batch_size)
 
 
 @per_image(static=("steps", "baseline", "signed"), samples="steps", check=_check)
 def insertion_curve(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
-    saliency_map: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
+    saliency_maps: Images,
     *,
     steps: int = 32,
     baseline: str | Callable[[jax.Array], jax.Array] = "blur",
     signed: bool = False,
-    sample_chunk: int,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Probability of the label as the most salient pixels are put into a baseline.
 
@@ -168,20 +159,11 @@ def insertion_curve(
       >>> [round(float(value), 3) for value in curve]  # sigmoid of 0, 1, 1.25
       [0.5, 0.731, 0.777]
     """
-    start = _baseline_image(classifier, image, baseline)
-    return _curve(
-        classifier,
-        start,
-        image,
-        label,
-        saliency_map,
-        steps=steps,
-        signed=signed,
-        sample_chunk=sample_chunk,
-    )
+    start = _baseline_image(classifier, images, baseline)
+    return _curve(classifier, start, images, labels, saliency_maps, steps, signed, batch_size)
 
 
-def area_under_curve(curves: Any) -> Any:
+def area_under_curve(curves: Images | Sequence[float]) -> float | np.ndarray:
     """The area under deletion or insertion curves, over the share of pixels from 0 to 1.
 
     Args:

@@ -1,14 +1,13 @@
 """Where in the picture the energy of a map lies: on an object, around it, along its silhouette."""
 
-from typing import Any
-
 import numpy as np
 from scipy import ndimage
 
-from jaxrobust.map_metrics.arrays import check_alike, check_maps, check_masks, measured, unit
+from jaxrobust.core.types import Images
+from jaxrobust.map_metrics.arrays import check_maps, check_masks, measured, unit
 
 
-def silhouette_band(masks: Any, *, width: float | None = None) -> np.ndarray:
+def silhouette_band(masks: Images, *, width: float | None = None) -> np.ndarray:
     """The pixels near the edge of a mask, on both sides of it.
 
     A pixel belongs to the band when the nearest pixel on the other side of the edge is at most
@@ -51,7 +50,7 @@ def silhouette_band(masks: Any, *, width: float | None = None) -> np.ndarray:
     return (np.array(distances) <= radius + 1e-9).reshape(masks.shape)
 
 
-def energy_share(maps: Any, masks: Any) -> Any:
+def energy_share(maps: Images, masks: Images) -> float | np.ndarray:
     """The share of a map's energy inside a mask; with `~masks`, outside.
 
     Energy is the sum of squares over channels. A map without structure has the share of the area,
@@ -73,16 +72,19 @@ def energy_share(maps: Any, masks: Any) -> Any:
       0.8
     """
     maps, masks = check_maps(maps), check_masks(masks)
-    check_alike(maps, masks)
+    if masks.shape != maps.shape[:-1]:
+        raise ValueError(
+            f"masks must have shape {maps.shape[:-1]}, as the maps have, got {masks.shape}."
+        )
 
     def share(picture, mask):
         energy = np.square(unit(picture)).sum(-1)
         return energy[mask].sum() / energy.sum() if energy.any() else np.nan
 
-    return measured(share, 3, maps, masks)
+    return measured(share, maps, masks)
 
 
-def band_share(maps: Any, masks: Any, *, width: float | None = None) -> Any:
+def band_share(maps: Images, masks: Images, *, width: float | None = None) -> float | np.ndarray:
     """The share of a map's energy on the silhouette band of a mask.
 
     Args:
@@ -103,6 +105,4 @@ def band_share(maps: Any, masks: Any, *, width: float | None = None) -> Any:
       >>> band_share(np.ones((1, 5, 3)), mask, width=1)
       0.4
     """
-    maps, masks = check_maps(maps), check_masks(masks)
-    check_alike(maps, masks)
     return energy_share(maps, silhouette_band(masks, width=width))

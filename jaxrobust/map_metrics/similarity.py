@@ -5,17 +5,16 @@ values or, with `signed`, of the values. Both belong in a report: maps may be la
 the same places and yet of different signs there.
 """
 
-from typing import Any
-
 import numpy as np
 import scipy.stats
 import skimage.feature
 import skimage.metrics
 
+from jaxrobust.core.types import Images
 from jaxrobust.map_metrics.arrays import check_maps, measured
 
 
-def _check_pair(maps: Any, others: Any) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(maps: Images, others: Images) -> tuple[np.ndarray, np.ndarray]:
     maps, others = check_maps(maps), check_maps(others, "others")
     if maps.shape != others.shape:
         raise ValueError(f"others must have the shape of maps, {maps.shape}, got {others.shape}.")
@@ -48,7 +47,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(scipy.stats.pearsonr(first, second).statistic)
 
 
-def rank_correlation(maps: Any, others: Any, *, signed: bool = False) -> Any:
+def rank_correlation(maps: Images, others: Images, *, signed: bool = False) -> float | np.ndarray:
     """Spearman's rank correlation between the pixels of two maps.
 
     Args:
@@ -78,12 +77,12 @@ def rank_correlation(maps: Any, others: Any, *, signed: bool = False) -> Any:
         ]
         return _correlation(*ranks)
 
-    return measured(correlation, 3, *_check_pair(maps, others))
+    return measured(correlation, *_check_pair(maps, others))
 
 
 def structural_similarity(
-    maps: Any, others: Any, *, signed: bool = False, clip_percentile: float = 99.0
-) -> Any:
+    maps: Images, others: Images, *, signed: bool = False, clip_percentile: float = 99.0
+) -> float | np.ndarray:
     """SSIM of two normalised maps (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5).
 
     Each map is normalised first, since maps of different models differ in scale by orders of
@@ -129,17 +128,17 @@ def structural_similarity(
             use_sample_covariance=False,
         )
 
-    return measured(similarity, 3, maps, others)
+    return measured(similarity, maps, others)
 
 
 def hog_similarity(
-    maps: Any,
-    others: Any,
+    maps: Images,
+    others: Images,
     *,
     signed: bool = False,
     clip_percentile: float = 99.0,
     pixels_per_cell: int | None = None,
-) -> Any:
+) -> float | np.ndarray:
     """Pearson's correlation between the histograms of oriented gradients of two maps.
 
     The maps are normalised as for `structural_similarity`; the descriptor is scikit-image's, with 9
@@ -198,4 +197,4 @@ def hog_similarity(
             )
         )
 
-    return measured(similarity, 3, maps, others)
+    return measured(similarity, maps, others)

@@ -5,10 +5,9 @@ channels, without a window. A frequency (f_y, f_x), each from -1/2 to 1/2 cycles
 radial frequency sqrt(f_y² + f_x²): 1/2 is Nyquist along an axis, sqrt(1/2) the corner.
 """
 
-from typing import Any
-
 import numpy as np
 
+from jaxrobust.core.types import Images
 from jaxrobust.map_metrics.arrays import check_maps, measured, unit
 
 HALF_NYQUIST = 0.25
@@ -39,7 +38,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else np.nan
 
 
-def spectral_centroid(maps: Any) -> Any:
+def spectral_centroid(maps: Images) -> float | np.ndarray:
     """The radial spectral centroid: the mean radial frequency, weighted by the power spectrum.
 
     Sum of (radial frequency x power) over all frequencies of the plane, divided by the sum of the
@@ -66,10 +65,10 @@ def spectral_centroid(maps: Any) -> Any:
         power = _power(unit(picture))
         return _share((_radial_frequencies(*power.shape) * power).sum(), power.sum())
 
-    return measured(centroid, 3, check_maps(maps))
+    return measured(centroid, check_maps(maps))
 
 
-def high_frequency_share(maps: Any, *, above: float = HALF_NYQUIST) -> Any:
+def high_frequency_share(maps: Images, *, above: float = HALF_NYQUIST) -> float | np.ndarray:
     """The share of the power at radial frequencies above a threshold.
 
     Args:
@@ -94,10 +93,10 @@ def high_frequency_share(maps: Any, *, above: float = HALF_NYQUIST) -> Any:
         power = _power(unit(picture))
         return _share(power[_radial_frequencies(*power.shape) > threshold].sum(), power.sum())
 
-    return measured(share, 3, check_maps(maps))
+    return measured(share, check_maps(maps))
 
 
-def _check_colours(images: Any) -> np.ndarray:
+def _check_colours(images: Images) -> np.ndarray:
     images = check_maps(images, "images")
     if images.shape[-1] != 3:
         raise ValueError(f"images must have 3 colour channels, got {images.shape[-1]}.")
@@ -110,7 +109,7 @@ def _fine_chroma(picture: np.ndarray, threshold: float) -> float:
     return fine / power.size**2  # Parseval: the mean over pixels of the squares
 
 
-def chroma_energy(images: Any, *, above: float = HALF_NYQUIST) -> Any:
+def chroma_energy(images: Images, *, above: float = HALF_NYQUIST) -> float | np.ndarray:
     """The energy of colour at radial frequencies above a threshold: small colour clutter.
 
     Chroma is what differs between the channels of a pixel: the pixel less the mean of its three
@@ -136,10 +135,10 @@ def chroma_energy(images: Any, *, above: float = HALF_NYQUIST) -> Any:
       (0.0, 0.1667)
     """
     threshold = _check_above(above, _CORNER)
-    return measured(lambda image: _fine_chroma(image, threshold), 3, _check_colours(images))
+    return measured(lambda image: _fine_chroma(image, threshold), _check_colours(images))
 
 
-def chroma_share(images: Any, *, above: float = HALF_NYQUIST) -> Any:
+def chroma_share(images: Images, *, above: float = HALF_NYQUIST) -> float | np.ndarray:
     """`chroma_energy` as a share of all energy, grey and colour, that the image has about its mean.
 
     Args:
@@ -164,7 +163,7 @@ def chroma_share(images: Any, *, above: float = HALF_NYQUIST) -> Any:
         image = unit(image)
         return _share(_fine_chroma(image, threshold), _power(image).sum() / image[..., 0].size ** 2)
 
-    return measured(share, 3, _check_colours(images))
+    return measured(share, _check_colours(images))
 
 
 def _above_threshold(size: int, threshold: float) -> np.ndarray:
@@ -174,8 +173,8 @@ def _above_threshold(size: int, threshold: float) -> np.ndarray:
 
 
 def nyquist_corner_share(
-    kernels: Any, *, above: float = HALF_NYQUIST, per_filter: bool = False
-) -> Any:
+    kernels: Images, *, above: float = HALF_NYQUIST, per_filter: bool = False
+) -> float | np.ndarray:
     """The share of filter energy at the Nyquist corner, where a checkerboard has its energy.
 
     The corner is the part of the frequency plane where both |f_y| and |f_x| exceed `above`. A

@@ -5,6 +5,7 @@ images' shape. It is written for one image and takes one or many (`jaxrobust.cor
 gradients are with respect to images in [0, 1], whatever normalisation the classifier does inside.
 """
 
+from jaxrobust.core.types import Method
 from jaxrobust.saliency.averages import integrated_gradients, smoothgrad
 from jaxrobust.saliency.class_activation import grad_cam, guided_grad_cam
 from jaxrobust.saliency.gradients import (
@@ -15,7 +16,7 @@ from jaxrobust.saliency.gradients import (
 )
 
 # The five of the paper, in its order.
-PAPER_METHODS = {
+PAPER_METHODS: dict[str, Method] = {
     "vanilla_gradient": vanilla_gradient,
     "loss_gradient": loss_gradient,
     "guided_backprop": guided_backprop,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxrobust.classifier import mean_pixel
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
+from jaxrobust.core.types import AnyClassifier, Images, Labels, Method, Number, Pixels
 from jaxrobust.saliency.gradients import logit_gradient, vanilla_gradient
 
 STATISTICS = ("mean", "mean_square", "variance")
@@ -21,20 +22,15 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
-def _chunks(count: int, at_once: int) -> tuple[int, int]:
-    """How many chunks of which size hold `count` samples, with the least padding."""
-    chunks = -(-count // at_once)
-    return chunks, -(-count // chunks)
-
-
-def _weighted_sums(samples: Callable, weights: jax.Array, at_once: int) -> Any:
-    """The sum of `weights[i] * samples(i)`, with at most `at_once` samples in memory.
+def _weighted_sums(samples: Callable, weights: jax.Array, at_once: int | None) -> Any:
+    """The sum of `weights[i] * samples(i)`, with at most `at_once` samples in memory (None: all).
 
     Args:
       samples: from an index to an array, or to a tuple of them.
       weights: (count,).
     """
-    chunks, size = _chunks(len(weights), at_once)
+    chunks = -(-len(weights) // (at_once or len(weights)))
+    size = -(-len(weights) // chunks)  # with the least padding
     padded = jnp.pad(weights, (0, chunks * size - len(weights)))
 
     def add(chunk, total):
@@ -66,16 +62,16 @@ def _check_smoothgrad(*, key, noise_level, samples, method, statistic):
 
 @per_image(static=("samples", "method", "statistic"), samples="samples", check=_check_smoothgrad)
 def smoothgrad(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
     key: jax.Array,
-    noise_level: float = 0.2,
+    noise_level: Number = 0.2,
     samples: int = 50,
-    method: Callable = vanilla_gradient,
+    method: Method = vanilla_gradient,
     statistic: str = "mean",
-    sample_chunk: int,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """SmoothGrad: the mean map of noisy copies of the image (Smilkov et al. 2017; eq. 16).
 
@@ -110,6 +106,7 @@ def smoothgrad(
       >>> smoothgrad(classifier, image, 1, key=jax.random.key(0), samples=4).tolist()
       [[[1.0, 1.0, 1.0]]]
     """
+    image, label = images, labels  # those of one image, below the decorator
     deviation = noise_level * (jnp.max(image) - jnp.min(image))
 
     def noisy_map(sample):
@@ -124,9 +121,9 @@ def smoothgrad(
 
     weights = jnp.full(samples, 1.0 / samples, image.dtype)
     if statistic == "mean":
-        return _weighted_sums(noisy_map, weights, sample_chunk)
+        return _weighted_sums(noisy_map, weights, batch_size)
     if statistic == "mean_square":
-        return _weighted_sums(lambda sample: noisy_map(sample) ** 2, weights, sample_chunk)
+        return _weighted_sums(lambda sample: noisy_map(sample) ** 2, weights, batch_size)
     # About one of the maps: sums of squares about zero cancel where the maps hardly vary.
     center = noisy_map(0)
 
@@ -134,7 +131,7 @@ def smoothgrad(
         deviation = noisy_map(sample) - center
         return deviation, deviation**2
 
-    mean, mean_square = _weighted_sums(moments, weights, sample_chunk)
+    mean, mean_square = _weighted_sums(moments, weights, batch_size)
     return jnp.maximum(mean_square - mean**2, 0)
 
 
@@ -171,15 +168,15 @@ def _check_integrated_gradients(*, baseline, steps, rule, multiply_by_input):
     check=_check_integrated_gradients,
 )
 def integrated_gradients(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
-    baseline: Any = None,
+    baseline: Pixels | None = None,
     steps: int = 50,
     rule: str = "midpoint",
     multiply_by_input: bool = False,
-    sample_chunk: int,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Integrated gradients (Sundararajan et al. 2017; eq. 17 of the paper).
 
@@ -216,6 +213,7 @@ def integrated_gradients(
       >>> integrated_gradients(classifier, image, 1, baseline=0.0).round(5).tolist()
       [[[0.5, 0.5, 0.5]]]
     """
+    image, label = images, labels  # those of one image, below the decorator
     start = jnp.asarray(mean_pixel(classifier) if baseline is None else baseline, image.dtype)
     try:
         fits = jnp.broadcast_shapes(start.shape, image.shape) == image.shape
@@ -232,5 +230,5 @@ def integrated_gradients(
     def gradient(step):
         return logit_gradient(classifier, start + nodes[step] * difference, label)
 
-    mean = _weighted_sums(gradient, weights, sample_chunk)
+    mean = _weighted_sums(gradient, weights, batch_size)
     return mean * difference if multiply_by_input else mean

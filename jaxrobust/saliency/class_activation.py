@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxrobust.classifier import Classifier
 from jaxrobust.core.batching import per_image
+from jaxrobust.core.types import AnyClassifier, Images, Labels
 from jaxrobust.guided import guided, guided_relu
 from jaxrobust.guided.relus import Exchange, is_relu
 from jaxrobust.saliency.gradients import logit_gradient
@@ -30,11 +31,12 @@ def _check_layer(*, layer, **_):
 
 @per_image(static=("layer",), check=_check_layer)
 def grad_cam(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
     layer: int | str = -1,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Grad-CAM (Selvaraju et al. 2017): the feature maps that speak for a class, enlarged.
 
@@ -66,17 +68,18 @@ def grad_cam(
       >>> grad_cam(classifier, image, 1)[..., 0].sum(1).tolist()
       [0.25, 0.0, 0.0, 0.0]
     """
-    return _grad_cam(classifier, image, label, layer)
+    return _grad_cam(classifier, images, labels, layer)
 
 
 @per_image(static=("layer", "maximum_as_relu"), check=_check_layer)
 def guided_grad_cam(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
     layer: int | str = -1,
     maximum_as_relu: bool = False,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Guided Grad-CAM (Selvaraju et al. 2017): guided backpropagation times Grad-CAM.
 
@@ -102,7 +105,8 @@ def guided_grad_cam(
       [0.0, 0.015625]
     """
     transformed = guided(classifier, maximum_as_relu=maximum_as_relu)
-    return logit_gradient(transformed, image, label) * _grad_cam(classifier, image, label, layer)
+    maps = logit_gradient(transformed, images, labels)
+    return maps * _grad_cam(classifier, images, labels, layer)
 
 
 def _grad_cam(classifier, image, label, layer):

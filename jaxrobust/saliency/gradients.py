@@ -1,21 +1,20 @@
 """Maps from a single backward pass."""
 
-from collections.abc import Callable
-
 import jax
 
 from jaxrobust.core.batching import per_image
+from jaxrobust.core.types import AnyClassifier, Images, Labels
 from jaxrobust.guided import guided
 
 
-def logit_gradient(classifier: Callable, image: jax.Array, label: jax.Array) -> jax.Array:
+def logit_gradient(classifier: AnyClassifier, image: Images, label: Labels) -> jax.Array:
     """d logit / d image, for methods of one image that are compiled already."""
     return jax.grad(lambda image: classifier(image)[label])(image)
 
 
-@per_image
+@per_image()
 def vanilla_gradient(
-    classifier: Callable[[jax.Array], jax.Array], image: jax.Array, label: jax.Array
+    classifier: AnyClassifier, images: Images, labels: Labels, *, batch_size: int | None = None
 ) -> jax.Array:
     """The gradient of a class's logit (Simonyan et al. 2014; eq. 7-9 of the paper).
 
@@ -39,12 +38,12 @@ def vanilla_gradient(
       >>> vanilla_gradient(classifier, jnp.zeros((1, 1, 3)), 1).tolist()
       [[[2.0, 0.0, 0.0]]]
     """
-    return logit_gradient(classifier, image, label)
+    return logit_gradient(classifier, images, labels)
 
 
-@per_image
+@per_image()
 def loss_gradient(
-    classifier: Callable[[jax.Array], jax.Array], image: jax.Array, label: jax.Array
+    classifier: AnyClassifier, images: Images, labels: Labels, *, batch_size: int | None = None
 ) -> jax.Array:
     """The gradient of the cross-entropy (eq. 11-12 of the paper): what an attack ascends.
 
@@ -69,16 +68,17 @@ def loss_gradient(
       >>> loss_gradient(classifier, jnp.zeros((1, 1, 3)), 0).tolist()
       [[[-1.0, -1.0, -1.0]]]
     """
-    return jax.grad(lambda image: -jax.nn.log_softmax(classifier(image))[label])(image)
+    return jax.grad(lambda image: -jax.nn.log_softmax(classifier(image))[labels])(images)
 
 
 @per_image(static=("maximum_as_relu",))
 def guided_backprop(
-    classifier: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    label: jax.Array,
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
     *,
     maximum_as_relu: bool = False,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Guided backpropagation (Springenberg et al. 2015; eq. 13-15 of the paper).
 
@@ -105,12 +105,12 @@ def guided_backprop(
       >>> guided_backprop(classifier, jnp.ones((1, 1, 3)), 1).tolist()
       [[[0.0, 0.0, 0.0]]]
     """
-    return logit_gradient(guided(classifier, maximum_as_relu=maximum_as_relu), image, label)
+    return logit_gradient(guided(classifier, maximum_as_relu=maximum_as_relu), images, labels)
 
 
-@per_image
+@per_image()
 def input_times_gradient(
-    classifier: Callable[[jax.Array], jax.Array], image: jax.Array, label: jax.Array
+    classifier: AnyClassifier, images: Images, labels: Labels, *, batch_size: int | None = None
 ) -> jax.Array:
     """The image times the gradient of a class's logit (Shrikumar et al. 2016).
 
@@ -134,4 +134,4 @@ def input_times_gradient(
       >>> input_times_gradient(classifier, jnp.full((1, 1, 3), 0.5), 1).tolist()
       [[[1.0, 0.0, 0.0]]]
     """
-    return image * logit_gradient(classifier, image, label)
+    return logit_gradient(classifier, images, labels) * images

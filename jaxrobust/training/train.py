@@ -120,7 +120,7 @@ def _restored(
         variables = fine_tuning.with_pretrained(
             state.variables, run.backbones, mesh, run.allow_same_backbones
         )
-        state = state.replace(variables=variables)
+        state = TrainState(state.step, variables, state.optimizer)
     return state, 0
 
 

@@ -140,8 +140,9 @@ def get(name: str) -> Objective:
       >>> get("standard") is standard
       True
     """
-    path = name if ":" in name else named.get("objective", OBJECTIVES, name)
-    module, _, function = path.partition(":")
+    if ":" not in name:
+        named.check_choice("objective", name, OBJECTIVES)
+    module, _, function = OBJECTIVES.get(name, name).partition(":")
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

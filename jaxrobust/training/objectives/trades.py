@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import attacks
-from jaxrobust.attacks import norms
 from jaxrobust.classifier import Classifier
 from jaxrobust.core.checks import check_number
 from jaxrobust.training.objectives import Batch, Loss, Variables, accuracy, train_logits
@@ -70,8 +69,8 @@ def trades(
         return attacks.ascend(
             lambda moved: divergence(clean, classifier(moved)),
             image,
-            jnp.clip(image + noise, 0.0, 1.0) - image,
-            ball=norms.get(options["norm"]),
+            start=jnp.clip(image + noise, 0.0, 1.0) - image,
+            norm=options["norm"],
             epsilon=options["epsilon"],
             step_size=options["step_size"],
             steps=options["steps"],
