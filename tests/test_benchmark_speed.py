@@ -130,6 +130,6 @@ def test_an_unknown_model_is_one_sentence():
     assert (
         ended.stderr.strip()
         .splitlines()[-1]
-        .startswith("ValueError: Unknown model 'resnet51', did you mean")
+        .startswith("ValueError: Unknown model 'resnet51' (did you mean")
     )
     assert "Traceback" not in ended.stderr

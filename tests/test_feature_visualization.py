@@ -482,7 +482,7 @@ BAD_INPUT = {
     "no channel": (dict(channels=np.zeros(0, int)), ValueError, r"got shape \(0,\)"),
     "channels of rank 2": (dict(channels=[[0, 1]]), ValueError, r"got shape \(1, 2\)"),
     "class": (dict(layer="logits", channels=5), ValueError, r"channels must lie in \[0, 5\)"),
-    "layer": (dict(layer="Conv_11"), ValueError, "nearest names are 'Conv_1', 'Conv_0'"),
+    "layer": (dict(layer="Conv_11"), ValueError, r"\(did you mean 'Conv_1' or 'Conv_0'\?\)"),
     "conv 0": (dict(layer=0), ValueError, "number of a convolution from 1 to 2, got 0"),
     "conv 3": (dict(layer=3), ValueError, "number of a convolution from 1 to 2, got 3"),
     "layer of no kind": (dict(layer=1.0), TypeError, "layer must be a name, the number"),

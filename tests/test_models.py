@@ -249,7 +249,7 @@ def test_own_module_by_import_path():
 @pytest.mark.parametrize(
     ("name", "fields", "error", "message"),
     [
-        ("resnet51", {}, ValueError, "Unknown model 'resnet51', did you mean resnet50"),
+        ("resnet51", {}, ValueError, r"Unknown model 'resnet51' \(did you mean 'resnet50'"),
         ("vit", {}, ValueError, "known are alexnet, .*resnet8_small"),
         ("resnet18", {"widht": 3}, ValueError, "'resnet18' has no field widht; .*width"),
         ("resnet18", {"num_classes": 0}, ValueError, "num_classes must be .* got 0"),

@@ -45,8 +45,8 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         metadata_file = epath.Path(self.data_dir) / "metadata.json"
         if not metadata_file.exists() or not self.is_prepared():
             return False
-        wanted = json.loads(json.dumps(self._info().metadata))
-        return json.loads(metadata_file.read_text()) == wanted
+        current = json.loads(json.dumps(self._info().metadata))
+        return json.loads(metadata_file.read_text()) == current
 
     def prepare(self, *, manual_dir: str | None = None) -> None:
         """Prepare the data set as array_record, unless it is current.

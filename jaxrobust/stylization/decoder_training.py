@@ -61,7 +61,7 @@ def losses(
       feature maps.
     """
 
-    def one(image, style_image):
+    def losses_of_image(image, style_image):
         style_features = encoder(style_image)
         target = adain(encoder(image)[-1], style_features[-1])
         features = encoder(fit_to_shape(decoder(target), image.shape))
@@ -74,7 +74,7 @@ def losses(
                 style_loss += jnp.mean(jnp.square(value - aim))
         return content_loss, style_loss
 
-    content_losses, style_losses = jax.vmap(one)(images, style_images)
+    content_losses, style_losses = jax.vmap(losses_of_image)(images, style_images)
     return jnp.mean(content_losses), jnp.mean(style_losses)
 
 

@@ -268,8 +268,8 @@ def check_networks(
     """
     check_type("decoder", decoder, Callable, "be a callable pytree feature map -> image")
     for name, shape in (("images", image_shape), ("style_images", style_shape)):
-        wanted = encoder.channels if isinstance(encoder, Encoder) else shape[-1]
-        check_that(shape[-1] == wanted, name, f"have {wanted} channels", f"shape {tuple(shape)}")
+        count = encoder.channels if isinstance(encoder, Encoder) else shape[-1]
+        check_that(shape[-1] == count, name, f"have {count} channels", f"shape {tuple(shape)}")
     feature_shapes(encoder, style_shape)
     features = feature_shapes(encoder, image_shape)[-1]
     channels = getattr(decoder, "channels", features.shape[-1])

@@ -179,7 +179,7 @@ def stylize_unchecked(
 ):
     """`stylize` of arrays that are known to be in order; traced by its callers."""
 
-    def one(encoder, decoder, strength, image, style_features):
+    def stylized(encoder, decoder, strength, image, style_features):
         features = blend(encoder(image)[-1], style_features, strength)
         return jnp.clip(fit_to_shape(decoder(features), image.shape), 0.0, 1.0)
 
@@ -188,17 +188,17 @@ def stylize_unchecked(
         if style_images.ndim == 3:
             features = encoder(style_images)[-1]  # once for all
             return batching.map_in_chunks(
-                lambda image: one(encoder, decoder, strength, image, features), images, chunk
+                lambda image: stylized(encoder, decoder, strength, image, features), images, chunk
             )
         return batching.map_in_chunks(
-            lambda pair: one(encoder, decoder, strength, pair[0], encoder(pair[1])[-1]),
+            lambda pair: stylized(encoder, decoder, strength, pair[0], encoder(pair[1])[-1]),
             (images, style_images),
             chunk,
         )
 
     networks = encoder, decoder, strength
     if images.ndim == 3:
-        return one(*networks, images, encoder(style_images)[-1])
+        return stylized(*networks, images, encoder(style_images)[-1])
     if chunk is None or partition is None:
         return many(networks, images, style_images)
     mesh, axes = partition

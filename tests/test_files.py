@@ -1,0 +1,112 @@
+import hashlib
+import json
+import subprocess
+import sys
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxrobust.core import files, logs
+from jaxrobust.core.digests import digest
+from jaxrobust.core.named import complete, did_you_mean
+
+
+def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "folder" / "map.bin"
+    for content in (b"first", b"second"):
+        with files.written_whole(path) as temporary:
+            temporary.write_bytes(content)
+            assert not path.exists() or path.read_bytes() == b"first"
+
+    def fail(path, content):
+        with files.written_whole(path) as temporary:
+            if content:
+                temporary.write_bytes(content)
+            raise KeyboardInterrupt
+
+    for failing, content in ((path, b"half"), (tmp_path / "other.bin", None)):
+        with pytest.raises(KeyboardInterrupt):
+            fail(failing, content)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert path.read_bytes() == b"second"
+
+
+def test_what_a_killed_writer_leaves_is_overwritten(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from jaxrobust.core import files\n"
+        "with files.written_whole(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "settings.json"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+    assert [file.name for file in tmp_path.iterdir()] == [".settings.json.tmp"]
+    files.write_json(path, {"steps": 3})
+    assert [file.name for file in tmp_path.iterdir()] == ["settings.json"]
+    assert files.read_json(path) == {"steps": 3}
+
+
+def test_half_a_line_is_no_line(tmp_path):
+    path = tmp_path / "records.jsonl"
+    assert files.read_lines(path) == []
+    files.write_lines(path, ["± 1", "", "3"])
+    assert path.read_bytes() == "± 1\n\n3\n".encode()
+    with path.open("ab") as file:
+        file.write(b'{"index": 1\xff')
+    assert files.read_lines(path) == ["± 1", "", "3"]
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path):
+    path = tmp_path / "weights.bin"
+    path.write_bytes(bytes(range(256)) * 5000)
+    settings = {"norm": "l2", "epsilon": 0.5, "sizes": (3, 4)}
+    for parts, content in (
+        ([], b""),
+        (["± ", b"\0\xff"], b"\xc2\xb1 \0\xff"),
+        ([path, "end"], path.read_bytes() + b"end"),
+        ([settings], b'{"epsilon": 0.5, "norm": "l2", "sizes": [3, 4]}'),
+        ([np.int16([[1, 2]])], b"int16 (1, 2)\1\0\2\0"),
+        ([np.int16([[1, 9], [2, 9]])[:, 0]], b"int16 (2,)\1\0\2\0"),
+        ([np.ones(1, ml_dtypes.bfloat16)], b"bfloat16 (1,)\x80\x3f"),
+    ):
+        assert digest(*parts) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_misspelt_name_is_told_the_nearest():
+    names = ["resnet50", "resnet101", "vgg11"]
+    assert did_you_mean("vit", names) == ""
+    assert did_you_mean("resnet10", names) == " (did you mean 'resnet101' or 'resnet50'?)"
+    with pytest.raises(ValueError, match=r"^'sampels' is no option of mean \(did you mean 'samp"):
+        complete("mean", lambda image, *, samples: None, {"sampels": 3})
+
+
+def test_progress_counts_its_steps(capsys):
+    progress = logs.Progress("stylised", 10, images=2, every=0.05)
+    progress.step()
+    assert capsys.readouterr().err == ""
+    time.sleep(0.1)
+    progress.step(3)
+    line = capsys.readouterr().err
+    assert line.startswith("stylised  4/10  ")
+    rate = float(line.split("  ")[2].removesuffix(" images/s"))
+    assert 0 < rate <= 3 * 2 / 0.1  # of the steps after the first
+    progress.close("done")
+    assert capsys.readouterr().err == "done\n"
+
+
+def test_metrics_of_a_resumed_run_follow_its_checkpoint(tmp_path):
+    writer = logs.MetricsWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.write(step, {"loss": 1.0 / step})
+    writer.close()
+    path = tmp_path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # killed
+    writer = logs.MetricsWriter(tmp_path, step=2)
+    writer.write(3, {"loss": 0.25})
+    writer.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
