@@ -11,6 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.core.named import check_choice
+
 # Bisections run on float32 numbers: after 40 halvings nothing is left to halve.
 _BISECTION_STEPS = 40
 # The share of the coordinates that one l_1 step moves: the 99th percentile of Tramèr & Boneh.
@@ -180,6 +182,5 @@ def get(name: str | Norm) -> Norm:
     """
     if isinstance(name, Norm):
         return name
-    if name not in _NORMS:
-        raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {name!r}.")
+    check_choice("norm", name, _NORMS)
     return _NORMS[name]

@@ -10,16 +10,12 @@ import numpy as np
 from jaxrobust.classifier import mean_pixel
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
+from jaxrobust.core.named import check_choice
 from jaxrobust.core.types import AnyClassifier, Images, Labels, Method, Number, Pixels
 from jaxrobust.saliency.gradients import logit_gradient, vanilla_gradient
 
 STATISTICS = ("mean", "mean_square", "variance")
 RULES = ("left", "right", "midpoint", "trapezoid", "gauss_legendre")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def _weighted_sums(samples: Callable, weights: jax.Array, at_once: int | None) -> Any:
@@ -52,7 +48,7 @@ def _check_smoothgrad(*, key, noise_level, samples, method, statistic):
         raise ValueError("key must be given for the noise, got None.")
     check_number("noise_level", noise_level)
     check_count("samples", samples)
-    _check_choice("statistic", statistic, STATISTICS)
+    check_choice("statistic", statistic, STATISTICS)
     if not callable(method):
         raise TypeError(
             "method must be a function of (classifier, image, label), "
@@ -151,7 +147,7 @@ def _nodes_and_weights(rule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_integrated_gradients(*, baseline, steps, rule, multiply_by_input):
     check_count("steps", steps)
-    _check_choice("rule", rule, RULES)
+    check_choice("rule", rule, RULES)
     if rule == "trapezoid" and steps < 2:
         raise ValueError(f"steps must be at least 2 for the rule trapezoid, got {steps}.")
     if not isinstance(multiply_by_input, bool):

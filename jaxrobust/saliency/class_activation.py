@@ -1,6 +1,5 @@
 """Class activation maps: where in a late layer the evidence for a class lies."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 
 from jaxrobust.classifier import Classifier
+from jaxrobust.core import named
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.types import AnyClassifier, Images, Labels
 from jaxrobust.guided import guided, guided_relu
@@ -173,11 +173,8 @@ def _at_module(classifier: Any, layer: str, image: jax.Array) -> _Tapped:
     jax.eval_shape(lambda image: tapped(image, lambda value: value)[0], image)
     names = [name for name, shape in seen.items() if _is_feature_maps(shape)]
     if layer not in names:
-        near = difflib.get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
-        raise ValueError(
-            f"layer {layer!r} is no module that gives feature maps; the nearest are "
-            f"{', '.join(near)}."
-        )
+        hint = named.did_you_mean(layer, names, cutoff=0.3) or f"; the last are {names[-4:]}"
+        raise ValueError(f"layer {layer!r} is no module that gives feature maps{hint}.")
     return tapped
 
 

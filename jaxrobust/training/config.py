@@ -13,7 +13,7 @@ from ml_collections.config_dict import placeholder
 
 from jaxrobust import attacks, filters
 from jaxrobust.core.checks import check_that
-from jaxrobust.core.named import did_you_mean
+from jaxrobust.core.named import check_choice, did_you_mean
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data.dataset_config import DatasetConfig
 
@@ -122,8 +122,7 @@ def for_run(config: ConfigDict, run: str) -> ConfigDict:
       >>> config.for_run(settings, "std").attack, config.for_run(settings, "adv").attack.name
       (None, 'fgsm')
     """
-    if run not in config.runs:
-        raise ValueError(f"run must be one of {', '.join(config.runs)}, got {run!r}.")
+    check_choice("run", run, config.runs)
     single = config.copy_and_resolve_references()
     overrides = single.runs[run].to_dict()
     single.runs = {run: {}}
