@@ -16,7 +16,7 @@ from experiments.experiment import whole_number
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from experiments.result import Figure
 from jaxrobust import Classifier, map_metrics, plots, saliency
-from jaxrobust.core import batching
+from jaxrobust.core import batching, named
 from jaxrobust.core.logs import Progress
 
 # Of methods whose names are not written as words.
@@ -70,10 +70,11 @@ def add_arguments(
     parser.add_argument(
         "--methods",
         nargs="+",
-        choices=methods(),
+        type=_method_name,
         default=list(saliency.PAPER_METHODS),
         metavar="METHOD",
-        help=f"of {', '.join(methods())} (default: the paper's, the first five)",
+        help=f"of {', '.join(methods())}, or your own by its import path, package.module:function "
+        "(default: the paper's, the first five)",
     )
     drawn = pictures or f"one a class, at most {_MOST_PICTURES}"
     for flag, least, default, text in (
@@ -91,14 +92,22 @@ def methods() -> dict[str, Callable[..., jax.Array]]:
     return saliency.PAPER_METHODS | every
 
 
+def _method_name(name: str) -> str:
+    try:
+        named.get("method", methods(), name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
+
+
 def method_title(name: str) -> str:
     """How a method is written.
 
     Example:
-      >>> method_title("grad_cam"), method_title("my_method")
+      >>> method_title("grad_cam"), method_title("my_maps:my_method")
       ('Grad-CAM', 'My method')
     """
-    return _TITLES.get(name, name.replace("_", " ").capitalize())
+    return _TITLES.get(name, name.rpartition(":")[2].replace("_", " ").capitalize())
 
 
 def maps_of(
@@ -119,7 +128,7 @@ def maps_of(
         map does not depend on the other pictures, and its noise is the same for every classifier.
       batch_size: images x samples at once; None: as many as come to `batching.PIXELS_AT_ONCE`.
     """
-    method = methods()[name]
+    method = named.get("method", methods(), name)
     height, width = pictures.images.shape[1:3]
     options: dict[str, Any] = {
         "batch_size": batch_size or max(1, batching.PIXELS_AT_ONCE // (height * width))

@@ -5,7 +5,7 @@ takes one or many (`jaxrobust.core.batching`); borders and kernels are those of 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrobust.core import named
+from jaxrobust.core import batching, named
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
 from jaxrobust.core.types import Images, Method, Number, Pixels
@@ -307,11 +307,6 @@ FILTERS: dict[str, Method] = {
     "median_filter": median_filter,
     "reverse_colors": reverse_colors,
 }
-_CHECKS: dict[str, Callable[..., None]] = {
-    "gaussian_blur": _check_gaussian_blur,
-    "median_filter": _check_median_filter,
-    "reverse_colors": _check_reverse_colors,
-}
 
 
 def get(name: str) -> Method:
@@ -334,5 +329,5 @@ def check_options(name: str, options: dict[str, Any]) -> None:
       TypeError, ValueError: for an unknown filter or option, a missing one, or a value out of its
         range.
     """
-    complete = named.complete(name, get(name), options)
-    _CHECKS[name](**complete)
+    method = get(name)
+    batching.check_options(method, named.complete(name, method, options))

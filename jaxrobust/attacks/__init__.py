@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import norms
-from jaxrobust.core import named
+from jaxrobust.core import batching, named
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_number, is_concrete
 from jaxrobust.core.types import AnyClassifier, Images, Labels, Method, Number
@@ -57,9 +57,13 @@ def _resolve_loss(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restarts=1, **_):
+def check_ball(*, epsilon, norm, step_size=None, steps=1, **_) -> None:
+    """Raise unless the options that attacks have in common make a ball and steps in it.
+
+    Raises:
+      TypeError, ValueError: for a value out of its range; traced ones pass.
+    """
     norms.get(norm)
-    _resolve_loss(loss)
     check_number("epsilon", epsilon)
     if norm == "linf" and is_concrete(epsilon) and epsilon > 1:
         raise ValueError(
@@ -68,8 +72,13 @@ def _check(*, key, epsilon, norm, loss, random_start, step_size, steps=1, restar
         )
     if step_size is not None:
         check_number("step_size", step_size)
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        check_count(name, value)
+    check_count("steps", steps)
+
+
+def _check(*, key, loss, random_start, restarts=1, **ball):
+    check_ball(**ball)
+    _resolve_loss(loss)
+    check_count("restarts", restarts)
     if random_start and key is None:
         raise ValueError("key must be given when random_start is True, got None.")
     if restarts > 1 and not random_start:
@@ -303,7 +312,7 @@ ATTACKS: dict[str, Method] = {"fgsm": fgsm, "pgd": pgd}
 
 
 def get(name: str) -> Method:
-    """The attack of that name, as configs give it.
+    """The attack of that name, or a user's own: "package.module:function", as configs give it.
 
     Raises:
       ValueError: for an unknown name.
@@ -321,7 +330,8 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     Raises:
       ValueError: for an unknown attack or option, a missing one, or a value out of its range.
     """
-    _check(key="given when the attack runs", **named.complete(name, get(name), options))
+    attack = get(name)
+    batching.check_options(attack, named.complete(name, attack, options))
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,6 +346,6 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if name == "fgsm":
         complete |= {"steps": 1, "restarts": 1}
         complete["step_size"] = complete["step_size"] or complete["epsilon"]
-    if complete["step_size"] is None:
+    if complete.get("step_size", 0) is None:
         complete["step_size"] = _default_step_size(**complete)
     return complete

@@ -7,7 +7,7 @@ it needs bounded by `batch_size`.
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -141,7 +141,7 @@ def per_image(
                 fixed["batch_size"], chunk = min(total, at_once), max(1, at_once // total)
             return compiled(mapped, arguments, tuple(fixed.items()), chunk, batch_partition(images))
 
-        vars(lifted)["static"] = static  # see `static_options`
+        vars(lifted).update(static=static, check=check)  # see below
         return lifted
 
     return lift
@@ -150,6 +150,14 @@ def per_image(
 def static_options(method: Callable) -> tuple[str, ...]:
     """The options on which the program of a lifted method depends, for programs that contain it."""
     return vars(method)["static"]
+
+
+def check_options(method: Callable, options: Mapping[str, Any]) -> None:
+    """Raise now what a lifted method would raise about its options; `key` counts as given."""
+    check = vars(method)["check"]
+    if check is not None:
+        keyed = "key" in inspect.signature(method).parameters
+        check(**({"key": "given when the method runs"} if keyed else {}), **options)
 
 
 def _compiled(method: Callable) -> Callable:

@@ -1,6 +1,7 @@
 """What is chosen by name, as configs do it: a value among others, a method with its options."""
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -54,23 +55,31 @@ def check_options(name: str, options: Iterable[str], choices: Iterable[str]) -> 
             )
 
 
-def get(kind: str, methods: Mapping[str, Callable], name: str) -> Callable:
-    """The method of that name.
+def get(kind: str, methods: Mapping[str, Callable | str], name: str) -> Callable:
+    """The method of that name, or one of a user's own by its import path.
 
     Args:
       kind: what these methods are, for the sentence.
-      methods: by name.
-      name: as a config has it.
+      methods: by name: functions, or their import paths.
+      name: as a config has it; "package.module:function" is imported.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or a path at which there is nothing.
 
     Example:
-      >>> get("sum", {"total": sum}, "total")([1, 2])
-      3
+      >>> get("sum", {"total": sum}, "total")([1, 2]), get("sum", {}, "math:fsum")([1, 2])
+      (3, 3.0)
     """
-    check_choice(kind, name, methods)
-    return methods[name]
+    if ":" not in str(name):
+        check_choice(kind, name, methods)
+    method = methods.get(name, name)
+    if callable(method):
+        return method
+    module, _, function = method.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{kind} {name!r} cannot be imported: {error}.") from error
 
 
 def complete(name: str, method: Callable, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ an objective. Options are static. Those named `attack` (a mapping, as configs ha
 """
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -140,10 +139,4 @@ def get(name: str) -> Objective:
       >>> get("standard") is standard
       True
     """
-    if ":" not in name:
-        named.check_choice("objective", name, OBJECTIVES)
-    module, _, function = OBJECTIVES.get(name, name).partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"objective {name!r} cannot be imported: {error}.") from error
+    return named.get("objective", OBJECTIVES, name)
