@@ -6,6 +6,8 @@ unknown key is an error.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
@@ -199,64 +201,75 @@ def _check_seeds(seeds: Any) -> None:
     check_that(seeds and whole and len(set(seeds)) == len(seeds), "seeds", rule, seeds)
 
 
-def _check_positive(name: str, value: Any, kind: Any = int | float) -> None:
-    right = isinstance(value, kind) and not isinstance(value, bool) and value > 0
-    noun = "a whole number" if kind is int else "a number"
-    check_that(right, name, f"be {noun} above 0", repr(value))
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_share(name: str, value: Any, *, above_zero: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    right = number and 0 <= value <= 1 and not (above_zero and value == 0)
-    check_that(right, name, f"be {'above 0, up' if above_zero else 'from 0'} to 1", repr(value))
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, int) and value > 0
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_COUNT, _POSITIVE = "be a whole number above 0", "be a number above 0"
+_SHARE = "be from 0 to 1"
+# Key, what its value must fulfil, and how that is said; what may be None is left out then.
+_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("batch_size", _is_count, _COUNT),
+    ("steps", _is_count, _COUNT),
+    ("epochs", _is_positive, _POSITIVE),
+    ("checkpoint.keep", _is_count, _COUNT),
+    ("checkpoint.every_steps", _is_count, _COUNT),
+    ("checkpoint.every_epochs", _is_positive, _POSITIVE),
+    ("evaluation.batch_size", _is_count, _COUNT),
+    ("evaluation.every_epochs", _is_positive, _POSITIVE),
+    ("optimizer.learning_rate", _is_positive, _POSITIVE),
+    ("optimizer.momentum", _is_share, _SHARE),
+    ("optimizer.weight_decay", _is_share, _SHARE),
+    ("schedule.name", ("step", "cosine", "constant").__contains__, "be step, cosine or constant"),
+    ("schedule.warmup", _is_share, _SHARE),
+    ("schedule.boundaries", lambda values: all(map(_is_share, values)), "be numbers from 0 to 1"),
+    ("adversarial_share", lambda v: _is_share(v) and v > 0, "be above 0, up to 1"),
+    ("objective.name", _is_name, "be the name of an objective"),
+    ("model.name", _is_name, "be the name of a model"),
+    ("dataset.name", _is_name, "be the name of a data set"),
+)
+_MAY_BE_NONE = ("steps", "epochs", "checkpoint.every_steps", "evaluation.every_epochs")
 
 
 def _check_run(config: ConfigDict) -> None:
-    _check_positive("batch_size", config.batch_size, int)
-    _check_positive("evaluation.batch_size", config.evaluation.batch_size, int)
-    _check_positive("checkpoint.keep", config.checkpoint.keep, int)
-    neither = config.steps is None and config.epochs is None
-    check_that(not neither, "epochs or steps", "be set", "None for both")
-    if config.steps is not None:
-        _check_positive("steps", config.steps, int)
-    else:
-        _check_positive("epochs", config.epochs)
-    every = config.checkpoint
-    if every.every_steps is None:
-        _check_positive("checkpoint.every_epochs", every.every_epochs)
-    else:
-        _check_positive("checkpoint.every_steps", every.every_steps, int)
-    if config.evaluation.every_epochs is not None:
-        _check_positive("evaluation.every_epochs", config.evaluation.every_epochs)
-    _check_positive("optimizer.learning_rate", config.optimizer.learning_rate)
-    _check_share("optimizer.momentum", config.optimizer.momentum)
-    _check_share("optimizer.weight_decay", config.optimizer.weight_decay)
-    schedule = config.schedule
-    known = schedule.name in ("step", "cosine", "constant")
-    check_that(known, "schedule.name", "be step, cosine or constant", repr(schedule.name))
-    _check_share("schedule.warmup", schedule.warmup)
-    for boundary in schedule.boundaries:
-        _check_share("schedule.boundaries", boundary)
-    _check_share("adversarial_share", config.adversarial_share, above_zero=True)
-    check_that(
-        isinstance(config.objective.get("name"), str),
-        "objective.name",
-        "be the name of an objective",
-        repr(config.objective.get("name")),
-    )
+    if config.steps is None and config.epochs is None:
+        raise ValueError("epochs or steps must be set, got None for both.")
+    for key, holds, rule in _RULES:
+        value = functools.reduce(lambda part, name: part.get(name), key.split("."), config)
+        unset = value is None and (
+            key in _MAY_BE_NONE
+            or (key == "checkpoint.every_epochs" and config.checkpoint.every_steps is not None)
+        )
+        if not unset and not holds(value):
+            raise ValueError(f"{key} must {rule}, got {value!r}.")
     if config.attack is not None:
         _check_options("attack", "attack", attacks, config.attack)
     _check_pretrained(config)
-    model, dataset = config.model.get("name"), config.dataset.name
-    check_that(model, "model.name", "be the name of a model", repr(model))
-    check_that(dataset, "dataset.name", "be the name of a data set", repr(dataset))
     for name, attack in config.evaluation.attacks.items():
         _check_options(f"evaluation.attacks.{name}", "attack", attacks, attack)
     for name, variant in config.evaluation.variants.items():
         where, mean = f"evaluation.variants.{name}", variant.get("mean", 0.5)
         _check_options(where, "filter", filters, variant)
-        single = not isinstance(mean, list | tuple) or len(mean) == 3
-        check_that(single, f"{where}.mean", "have one number for each of 3 channels", mean)
+        if isinstance(mean, list | tuple) and len(mean) != 3:
+            raise ValueError(
+                f"{where}.mean must have one number for each of 3 channels, got {mean}."
+            )
 
 
 def _check_pretrained(config: ConfigDict) -> None:
