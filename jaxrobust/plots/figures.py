@@ -27,6 +27,7 @@ styled = matplotlib.rc_context(
     {
         "axes.axisbelow": True,
         "axes.edgecolor": RULE_COLOR,
+        "axes.facecolor": "white",
         "axes.labelcolor": TEXT_COLOR,
         "axes.labelsize": 9,
         "axes.spines.right": False,

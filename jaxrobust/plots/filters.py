@@ -13,10 +13,7 @@ from jaxrobust.plots.figures import line_colors
 from jaxrobust.plots.grids import grid
 from jaxrobust.plots.pictures import signed_maps
 
-# In pixels of a model's picture: a filter, the frame around each, the space beside an enlarged one.
-_FILTER, _FRAME, _BESIDE = 48, 3, 24
-_WHITE = (1.0, 1.0, 1.0)
-Color = tuple[float, float, float]
+_TILE, _FRAME = 33, 2  # pixels: about the height of a filter's picture, and the frame around it
 
 
 def filters(
@@ -34,7 +31,7 @@ def filters(
     Args:
       kernels_by_title: for each model (n, kernel height, kernel width, 3 or 1) floats; a
         convolution's kernel in JAX's order is `jnp.moveaxis(kernel, -1, 0)`.
-      inset: by title, the number of the filter that is framed and shown enlarged beside the others.
+      inset: by title, the number of a filter that is framed, and shown enlarged beside the others.
       columns: models in a row.
       title: above everything.
       path: where to save it, as `save` does.
@@ -49,8 +46,8 @@ def filters(
     Example:
       >>> kernels = np.random.default_rng(0).uniform(-1, 1, size=(4, 3, 3, 3))
       >>> figure = filters({"STD": kernels, "ADV": 0.5 * kernels}, inset={"ADV": 2})
-      >>> [text.get_text() for text in figure.axes[0].texts][:2]
-      ['STD', 'ADV, filter 2 enlarged']
+      >>> [text.get_text() for text in figure.axes[0].texts if text.get_text()][:3]
+      ['STD', 'ADV', 'filter 2']
     """
     if not kernels_by_title:
         raise ValueError("kernels_by_title must hold at least one model, got none.")
@@ -62,29 +59,34 @@ def filters(
         if values.ndim != 4:
             shape = "(filters, height, width, 3)"
             raise ValueError(f"kernels of {name!r} must have shape {shape}, got {values.shape}.")
-    for name, chosen in (inset or {}).items():
+    inset = inset or {}
+    for name, number in inset.items():
         if name not in kernels:
             raise ValueError(f"inset must name models of {', '.join(kernels)}, got {name!r}.")
-        if not 0 <= chosen < (count := len(kernels[name])):
-            raise ValueError(f"inset must be a filter of {name!r} in [0, {count}), got {chosen}.")
+        if not 0 <= number < (count := len(kernels[name])):
+            raise ValueError(f"inset must be a filter of {name!r} in [0, {count}), got {number}.")
     limit = max(np.abs(values).max() for values in kernels.values()) or 1.0
     columns = min(columns, len(kernels))
-    pictures: list[np.ndarray] = []
+    cells_each = 2 if inset else 1
+    cells: list[np.ndarray | None] = []
     captions: list[str] = []
     for name, values in kernels.items():
-        enlarged = (inset or {}).get(name)
-        color = to_rgb(line_colors([name])[name])
-        pictures.append(_picture(0.5 + 0.5 * values / limit, enlarged, color))
-        captions.append(name if enlarged is None else f"{name}, filter {enlarged} enlarged")
-    rows = _rows(pictures, columns, None)
+        shown = 0.5 + 0.5 * values / limit
+        tiles, enlarged, caption = _framed(shown, 1.0), None, ""
+        if name in inset:
+            enlarged, caption = shown[inset[name]], f"filter {inset[name]}"
+            tiles[inset[name]] = _framed(enlarged, to_rgb(line_colors([name])[name]))
+        cells += [_mosaic(tiles), enlarged][:cells_each]
+        captions += [name, caption][:cells_each]
+    rows = _rows(cells, cells_each * columns, None)
     return grid(
         rows,
-        captions=_rows(captions, columns, None),
+        captions=_rows(captions, cells_each * columns, None),
         row_groups=[("", 1)] * len(rows),
-        column_groups=[("", 1)] * columns,
+        column_groups=[("", cells_each)] * columns,
         title=title,
         note=f"One scale: black is −{limit:.2g}, mid-grey 0, white {limit:.2g}.",
-        cell_size=min(7.0 / columns, 3.4),
+        cell_size=min(9.0 / len(rows[0]), 3.4),
         path=path,
     )
 
@@ -94,29 +96,19 @@ def _rows(values: list[Any], across: int, empty: Any) -> list[list[Any]]:
     return [filled[start : start + across] for start in range(0, len(filled), across)]
 
 
-def _picture(kernels: np.ndarray, chosen: int | None, color: Color) -> np.ndarray:
-    """All filters of a model on white, the chosen one framed, and enlarged to their right."""
-    count, height, width, _ = kernels.shape
-    factor = max(2, round(_FILTER / height))
-    tiles = [_framed(kernel, factor, _WHITE) for kernel in kernels]
-    if chosen is not None:
-        tiles[chosen] = _framed(kernels[chosen], factor, color)
-    across = math.ceil(math.sqrt(count * height / width))
-    rows = _rows(tiles, across, np.ones_like(tiles[0]))
-    mosaic = np.vstack([np.hstack(row) for row in rows])
-    if chosen is None:
-        return mosaic
-    large = _framed(kernels[chosen], max(2 * factor, round(0.6 * len(mosaic) / height)), color)
-    left = mosaic.shape[1] + _BESIDE
-    picture = np.ones((max(len(mosaic), len(large)), left + large.shape[1], 3))
-    picture[: len(mosaic), : mosaic.shape[1]] = mosaic
-    picture[: len(large), left:] = large
-    return picture
-
-
-def _framed(kernel: np.ndarray, factor: int, color: Color) -> np.ndarray:
-    enlarged = kernel.repeat(factor, 0).repeat(factor, 1)
-    height, width, _ = enlarged.shape
-    framed = np.full((height + 2 * _FRAME, width + 2 * _FRAME, 3), color)
-    framed[_FRAME:-_FRAME, _FRAME:-_FRAME] = enlarged
+def _framed(kernels: np.ndarray, color: Any) -> np.ndarray:
+    """Kernels (…, h, w, channels), enlarged, in a thin frame of a colour."""
+    *shape, height, width, _ = kernels.shape
+    factor = math.ceil(_TILE / height)
+    sides = factor * height + 2 * _FRAME, factor * width + 2 * _FRAME
+    framed = np.full((*shape, *sides, 3), color)
+    framed[..., _FRAME:-_FRAME, _FRAME:-_FRAME, :] = kernels.repeat(factor, -3).repeat(factor, -2)
     return framed
+
+
+def _mosaic(tiles: np.ndarray) -> np.ndarray:
+    """Pictures (n, h, w, 3) as one, in rows, about as high as wide."""
+    count, height, width, _ = tiles.shape
+    across = math.ceil(math.sqrt(count * height / width))
+    rows = _rows(list(tiles), across, np.ones_like(tiles[0]))
+    return np.vstack([np.hstack(row) for row in rows])
