@@ -148,11 +148,12 @@ def test_overlay_is_the_weighted_mean():
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "size"), [(1, 1, 32), (3, 5, 32), (2, 2, 7), (2, 3, 224), (4, 10, 28)]
+    ("rows", "columns", "size"), [(1, 1, 32), (3, 5, 32), (2, 2, 7), (1, 3, 224), (4, 10, 28)]
 )
 def test_saved_pixels_are_the_pictures(tmp_path, rows, columns, size):
     shown = pictures(rows, columns, size)
-    figure = plots.grid(shown, row_titles=["row"] * rows, title="A title")
+    titles = {"row_titles": ["row"] * rows, "title": "A title"} if rows > 1 else {}
+    figure = plots.grid(shown, **titles)
     page = saved(figure, tmp_path / "folder" / "figure.png")
     assert page.shape[:2] == (round(figure.bbox.height), round(figure.bbox.width))
     assert Image.open(tmp_path / "folder" / "figure.png").info["dpi"][0] >= 150
@@ -598,7 +599,8 @@ def test_bars_say_their_numbers(count, tmp_path):
     assert pale.get_facecolor()[3] < 1 == shown[0].patches[0].get_facecolor()[3]
     assert not shown[-1].collections
     # Nothing is outside, nothing lies on anything else.
-    assert_apart(figure, [text.get_window_extent() for axes in shown for text in axes.texts])
+    texts = [text for axes in shown for text in (axes.title, *axes.texts)]
+    assert_apart(figure, [text.get_window_extent() for text in texts])
     assert_apart(figure, parts_of(figure))
     note = figure.legends[0].get_title().get_text()
     assert note.replace("\n", " ") == LONG + " " + LONG
