@@ -6,7 +6,7 @@ enlarged by whole numbers of pixels, and a sheet is as large as what lies on it.
 
 from jaxrobust.plots.charts import bars, curves
 from jaxrobust.plots.figures import ADV_COLOR, STD_COLOR, line_colors, save
-from jaxrobust.plots.filters import filters
+from jaxrobust.plots.first_layer import filters
 from jaxrobust.plots.grids import grid
 from jaxrobust.plots.pictures import overlay, to_picture
 
