@@ -1,16 +1,14 @@
 """Figures for papers and notebooks: maps as pictures, grids of them, first-layer filters, curves.
 
-Figures are made with matplotlib's object interface: no global state, no display needed. They are
-laid out from measured text and in whole pixels, so nothing is clipped and small pictures are
-enlarged exactly.
+Figures are matplotlib's own objects, made without pyplot: no display is needed. Small pictures are
+enlarged by whole numbers of pixels, and a sheet is as large as what lies on it.
 """
 
-from jaxrobust.plots.bars import bars
+from jaxrobust.plots.charts import bars, curves
 from jaxrobust.plots.figures import ADV_COLOR, STD_COLOR, line_colors, save
 from jaxrobust.plots.first_layer import filters
 from jaxrobust.plots.grids import grid
-from jaxrobust.plots.lines import curves
-from jaxrobust.plots.pictures import heatmap, overlay, to_picture
+from jaxrobust.plots.pictures import overlay, to_picture
 
 __all__ = [
     "ADV_COLOR",
@@ -19,7 +17,6 @@ __all__ = [
     "curves",
     "filters",
     "grid",
-    "heatmap",
     "line_colors",
     "overlay",
     "save",

@@ -6,25 +6,29 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+_SATURATED = 0.02  # share of a map's energy, in its largest pixels, that a heatmap saturates
 
-def signed_maps(maps: Any, name: str = "maps") -> np.ndarray:
+
+def signed_maps(maps: Any, name: str = "maps", kind: str = "signed floats") -> np.ndarray:
     """Maps as float64, checked."""
     maps = np.asarray(maps)
-    if not np.issubdtype(maps.dtype, np.floating) and maps.dtype.name != "bfloat16":
-        raise TypeError(f"{name} must be signed floats, got {maps.dtype}.")
     if maps.ndim < 3 or maps.shape[-1] not in (1, 3) or 0 in maps.shape:
         raise ValueError(
             f"{name} must have shape (…, height, width, 3) or (…, height, width, 1), "
             f"got {maps.shape}."
         )
+    if not np.issubdtype(maps.dtype, np.floating) and maps.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must be {kind}, got {maps.dtype}.")
     maps = maps.astype(np.float64)
-    if not np.isfinite(maps).all():
-        raise ValueError(f"{name} must be finite, got {not_finite(maps)}.")
+    check_finite(maps, name)
     return maps
 
 
-def not_finite(values: np.ndarray) -> str:
-    return "NaN" if np.isnan(values).any() else "infinity"
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raise a ValueError unless all values are finite."""
+    if not np.isfinite(values).all():
+        wrong = "NaN" if np.isnan(values).any() else "infinity"
+        raise ValueError(f"{name} must be finite, got {wrong}.")
 
 
 def to_picture(maps: Any, *, deviations: float = 3.0) -> np.ndarray:
@@ -58,52 +62,16 @@ def to_picture(maps: Any, *, deviations: float = 3.0) -> np.ndarray:
     return (0.5 + 0.5 * np.clip(scaled, -1.0, 1.0)).astype(np.float32)
 
 
-def heatmap(
-    maps: Any, *, sign: str = "positive", outliers: float = 2.0, colors: str = "inferno"
-) -> np.ndarray:
-    """Where a map has its energy, in a perceptually uniform colour map; each on its own scale.
+def overlay(images: Any, maps: Any, *, alpha: float = 0.5) -> np.ndarray:
+    """Where maps are positive, laid over their images in a perceptually uniform colour map.
 
-    Args:
-      maps: (…, h, w, 3) or (…, h, w, 1) floats; channels are added up.
-      sign: "positive", "negative" or "absolute": the part of the sum that is shown.
-      outliers: per cent of the energy, in the largest pixels, that may saturate.
-      colors: name of a matplotlib colour map.
-
-    Returns:
-      float32 (…, h, w, 3) in [0, 1].
-
-    Raises:
-      TypeError, ValueError: for maps as of `to_picture`, or an option out of its range.
-
-    Example:
-      >>> heatmap(np.array([[[-2.0], [0.0], [2.0]]]), colors="gray")[0, :, 0].tolist()
-      [0.0, 0.0, 1.0]
-    """
-    maps = signed_maps(maps)
-    parts = {"positive": 1.0, "negative": -1.0}
-    if sign not in (*parts, "absolute"):
-        raise ValueError(f"sign must be positive, negative or absolute, got {sign!r}.")
-    if not 0 <= outliers < 100:
-        raise ValueError(f"outliers must be in [0, 100) per cent, got {outliers:g}.")
-    if colors not in matplotlib.colormaps:
-        raise ValueError(f"colors must name a colour map of matplotlib, got {colors!r}.")
-    summed = maps.sum(-1)
-    energy = np.abs(summed) if sign == "absolute" else np.maximum(parts[sign] * summed, 0.0)
-    flat = np.sort(energy.reshape(*energy.shape[:-2], -1), axis=-1)
-    reached = np.cumsum(flat, axis=-1) >= (1 - outliers / 100) * flat.sum(-1, keepdims=True)
-    limit = np.take_along_axis(flat, reached.argmax(-1)[..., None], axis=-1)[..., None]
-    share = np.clip(energy / np.where(limit > 0, limit, 1.0), 0.0, 1.0)
-    return matplotlib.colormaps[colors](share)[..., :3].astype(np.float32)
-
-
-def overlay(images: Any, maps: Any, *, alpha: float = 0.5, **options: Any) -> np.ndarray:
-    """The heatmaps of maps laid over their images.
+    Each map has its own scale: its largest pixels, with 2 % of its positive energy, saturate.
 
     Args:
       images: (…, h, w, 3) or (…, h, w, 1), floats in [0, 1] or uint8.
-      maps: as for `heatmap`, with the images' height and width.
-      alpha: weight of the heatmap in [0, 1]; the image has the rest.
-      **options: of `heatmap`.
+      maps: (…, h, w, 3) or (…, h, w, 1) floats, with the images' height and width; channels are
+        added up.
+      alpha: weight of the map in [0, 1]; the image has the rest.
 
     Returns:
       float32 (…, h, w, 3) in [0, 1].
@@ -112,13 +80,18 @@ def overlay(images: Any, maps: Any, *, alpha: float = 0.5, **options: Any) -> np
       TypeError, ValueError: when images or maps are out of their range or do not fit together.
 
     Example:
-      >>> image, found = np.ones((1, 2, 3)), np.array([[[0.0], [1.0]]])
-      >>> overlay(image, found, alpha=0.25, colors="gray")[0, :, 0].tolist()
+      >>> image, values = np.ones((1, 2, 3)), np.array([[[0.0], [1.0]]])
+      >>> overlay(image, values, alpha=0.25)[0, :, 0].round(2).tolist()
       [0.75, 1.0]
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha:g}.")
-    heat, pixels = heatmap(maps, **options), levels(images, "images")
+    energy = np.maximum(signed_maps(maps).sum(-1), 0.0)
+    flat = np.sort(energy.reshape(*energy.shape[:-2], -1), axis=-1)
+    reached = np.cumsum(flat, axis=-1) >= (1 - _SATURATED) * flat.sum(-1, keepdims=True)
+    limit = np.take_along_axis(flat, reached.argmax(-1)[..., None], axis=-1)[..., None]
+    share = np.clip(energy / np.where(limit > 0, limit, 1.0), 0.0, 1.0)
+    heat, pixels = matplotlib.colormaps["inferno"](share)[..., :3], levels(images, "images")
     if pixels.shape != heat.shape:
         raise ValueError(
             f"images and maps must have the same height and width and number, got "
@@ -130,22 +103,14 @@ def overlay(images: Any, maps: Any, *, alpha: float = 0.5, **options: Any) -> np
 def levels(pictures: Any, name: str) -> np.ndarray:
     """Pictures as uint8 (…, h, w, 3)."""
     pictures = np.asarray(pictures)
-    if pictures.ndim < 3 or pictures.shape[-1] not in (1, 3) or 0 in pictures.shape:
+    if pictures.dtype == np.uint8:
+        pictures = pictures / 255.0
+    pictures = signed_maps(pictures, name, "floats in [0, 1] or uint8")
+    low, high = pictures.min(), pictures.max()
+    if low < -1e-3 or high > 1 + 1e-3:
         raise ValueError(
-            f"{name} must have shape (height, width, 3) or (height, width, 1), "
-            f"got {pictures.shape}."
+            f"{name} must lie in [0, 1], got values from {low:.3g} to {high:.3g} "
+            "(to_picture makes a picture of a signed map)."
         )
-    if pictures.dtype != np.uint8:
-        if not np.issubdtype(pictures.dtype, np.floating) and pictures.dtype.name != "bfloat16":
-            raise TypeError(f"{name} must be floats in [0, 1] or uint8, got {pictures.dtype}.")
-        pictures = pictures.astype(np.float64)
-        if not np.isfinite(pictures).all():
-            raise ValueError(f"{name} must be finite, got {not_finite(pictures)}.")
-        low, high = pictures.min(), pictures.max()
-        if low < -1e-3 or high > 1 + 1e-3:
-            raise ValueError(
-                f"{name} must lie in [0, 1], got values from {low:.3g} to {high:.3g} "
-                "(to_picture makes a picture of a signed map)."
-            )
-        pictures = np.rint(255 * np.clip(pictures, 0.0, 1.0)).astype(np.uint8)
+    pictures = np.rint(255 * np.clip(pictures, 0.0, 1.0)).astype(np.uint8)
     return np.broadcast_to(pictures, (*pictures.shape[:-1], 3))
