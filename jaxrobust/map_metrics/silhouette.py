@@ -105,4 +105,4 @@ def band_share(maps: Images, masks: Images, *, width: float | None = None) -> fl
       >>> band_share(np.ones((1, 5, 3)), mask, width=1)
       0.4
     """
-    return energy_share(maps, silhouette_band(masks, width=width))
+    return energy_share(check_maps(maps), silhouette_band(masks, width=width))
