@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxrobust.core.files import written_whole
+
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 STD_COLOR = "#0072B2"
 ADV_COLOR = "#D55E00"
@@ -126,10 +128,9 @@ def save(figure: Figure, path: str | Path) -> Path:
         names = ", ".join(sorted(formats))
         raise ValueError(f"path must end in one of {names}, got {str(path)!r}.")
     content = _drawn(figure, kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    return temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+    return path
 
 
 def _drawn(figure: Figure, kind: str) -> bytes:
