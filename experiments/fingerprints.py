@@ -6,7 +6,6 @@ modules of `experiments` and `jaxrobust` that are imported, inside functions as 
 
 import ast
 import functools
-import hashlib
 import importlib
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxrobust
+from jaxrobust.core.digests import digest
 from jaxrobust.data import prepare
 from jaxrobust.training import checkpoints
 
@@ -31,7 +31,7 @@ def trainings(workdir: Path) -> dict[str, dict[str, Any]]:
             known[str(folder.relative_to(workdir))] = {
                 "step": step,
                 "written": (folder / "checkpoints" / str(step)).stat().st_mtime_ns,
-                "config": _digest(config.read_bytes() if config.is_file() else b""),
+                "config": digest(config.read_bytes() if config.is_file() else b""),
             }
     return known
 
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 def code(module: str) -> str:
     """A digest of what a module does, with all that it imports of `experiments` and `jaxrobust`."""
-    return _digest(repr(sorted(modules(module).items())).encode())
+    return digest(sorted(modules(module).items()))
 
 
 def modules(module: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ def modules(module: str) -> dict[str, str]:
 def code_of_files(paths: Iterable[Path]) -> str:
     """A digest of what files do, without what they import; a missing file does nothing."""
     digests = [_parse(path.read_bytes())[0] if path.is_file() else "" for path in paths]
-    return _digest(repr(digests).encode())
+    return digest(digests)
 
 
 def _with_packages(name: str) -> list[str]:
@@ -107,8 +107,8 @@ def _parse(content: bytes) -> tuple[str, list[tuple[int, str]]]:
     try:
         tree = _WhatRuns().visit(ast.parse(content))
     except (SyntaxError, ValueError):  # running it will say so
-        return _digest(content), []
-    return _digest(ast.dump(tree).encode()), list(_imports(tree))
+        return digest(content), []
+    return digest(ast.dump(tree)), list(_imports(tree))
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -131,7 +131,3 @@ class _WhatRuns(ast.NodeTransformer):
         self.generic_visit(node)
         for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         return node.orelse if for_types else node
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
