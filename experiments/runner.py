@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -199,7 +198,7 @@ class Runner:
                     took = time.monotonic() - begun
                     _show(f"{heading} {clock(took)}, {clock(max(left - took, 0.0))} left", log)
             except BaseException:
-                child.send_signal(signal.SIGINT)
+                child.terminate()  # not SIGINT, which what was started in the background ignores
                 if not _ends(child, within=_GRACE):
                     child.kill()
                     child.wait()

@@ -52,6 +52,7 @@ def images():
     return jnp.asarray(np.random.default_rng(0).uniform(0, 1, (3, 16, 16, 3)), jnp.float32)
 
 
+@pytest.mark.slow
 def test_an_attack_is_one_file(written, data_dir, tmp_path):
     module = written("An attack", "my_attacks")
     options = {"epsilon": 0.05, "steps": 3, "step_size": 0.02}
@@ -71,6 +72,7 @@ def test_an_attack_is_one_file(written, data_dir, tmp_path):
         study.run(config, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_an_objective_is_one_file(written, data_dir, tmp_path):
     module = written("An objective", "my_objectives")
     made = classifier()

@@ -10,6 +10,8 @@ from PIL import Image
 
 from jaxrobust.data import catalog, pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.data.in_memory import InMemoryBatches
+from jaxrobust.data.streaming import StreamedBatches
 from tests import catalog_data
 
 # Table 3 of the paper: pixels (None where it has a mean), classes, training images.
@@ -139,7 +141,7 @@ def test_data_sets_of_one_size_stay_on_the_device_in_full(data_dir, name, split)
     opened = sources.open_split(config, dataset, getattr(config, f"{split}_split"))
     full = dataclasses.replace(opened, records=range(getattr(dataset, f"{split}_examples")))
     augmentation = "none" if split == "evaluation" else config.augmentation
-    assert pipeline._fits_in_memory(config, full, augmentation)
+    assert pipeline._kind(config, full, augmentation) is InMemoryBatches
     # The paper's others would not, even if they were of one size.
     large = dataclasses.replace(full, native_size=460, records=range(25_250))
-    assert not pipeline._fits_in_memory(config, large, augmentation)
+    assert pipeline._kind(config, large, augmentation) is StreamedBatches

@@ -45,6 +45,7 @@ def workdir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_pictures_and_figures(workdir, tmp_path, capsys):
     arguments = ["--workdirs", str(workdir), "--out", str(tmp_path)]
     arguments += ["--measured-filters", "6", "--filters", "3"]

@@ -114,6 +114,7 @@ def digits(tmp_path_factory, data_dir):
     )
 
 
+@pytest.mark.slow
 def test_figures_record_and_table(digits, tmp_path, capsys):
     arguments = ["--workdirs", str(digits), "--out", str(tmp_path), "--pictures", "2"]
     figure6.EXPERIMENT.main(arguments)

@@ -102,6 +102,7 @@ def workdir(tmp_path_factory, data_dir):
     return write_workdir(tmp_path_factory.mktemp("work"), data_dir)
 
 
+@pytest.mark.slow
 def test_figures_are_written(workdir, tmp_path, capsys):
     figure8.EXPERIMENT.main(
         [

@@ -43,6 +43,7 @@ def _scaled_outputs(function, images):
     return len(re.findall(rf"multiply .*tensor<{images.shape[0]}x\d+x\d+x\d+xf32>", text))
 
 
+@pytest.mark.slow
 def test_logits_and_maps_are_equal_to_rounding(classifier, images):
     plain, labels = _unfolded(classifier), jnp.arange(5)
     tiny.assert_equal_to_rounding(classifier(images), plain(images))

@@ -78,6 +78,7 @@ def test_the_new_classifier_is_drawn_with_the_key():
     assert not np.allclose(kernel(KEY), kernel(jax.random.key(8)))
 
 
+@pytest.mark.slow
 def test_methods_take_a_fused_classifier():
     fused = late_fusion.fuse(
         [backbone("resnet", 0), backbone("resnet", 1)], num_classes=5, key=KEY, image_shape=SHAPE

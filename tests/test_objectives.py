@@ -112,6 +112,7 @@ def constant_margin(model, variables, batch, key, *, weight=1.0):
     return -weight * jnp.mean(picked), (updated, metrics)
 
 
+@pytest.mark.slow
 def test_objectives_of_ones_own_and_trades_train(data_dir, tmp_path):
     runs = {
         "own": {"objective": {"name": f"{__name__}:constant_margin", "weight": 0.5}},

@@ -226,7 +226,6 @@ def test_an_interrupted_stage_is_told_to_end(workshop, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(plan_of("a"))
     assert time.monotonic() - begun < 30  # it would sleep for longer
-    assert "KeyboardInterrupt" in (OUT / "logs/a.log").read_text()
     assert not (OUT / "state/a.json").exists()
 
 

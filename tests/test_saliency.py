@@ -636,7 +636,7 @@ BAD_OPTIONS = [
     ("integrated_gradients", dict(baseline=np.zeros((8, 16, 16, 3))), ValueError, "baseline must"),
     ("integrated_gradients", dict(baseline=np.zeros(4)), ValueError, r"got shape \(4,\)"),
     ("grad_cam", dict(layer=9), ValueError, "layer 9 is out of range: .* 2 ReLUs"),
-    ("grad_cam", dict(layer="Conv_2"), ValueError, "'Conv_2' is no module .* Conv_1"),
+    ("grad_cam", dict(layer="Conv_2"), ValueError, "'Conv_2' is no module .* 'Conv_1'"),
     ("grad_cam", dict(layer=1.0), TypeError, "layer must be the name .* got 1.0"),
     ("guided_grad_cam", dict(layer=-3), ValueError, "layer -3 is out of range"),
 ]

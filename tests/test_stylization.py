@@ -508,6 +508,7 @@ class Interrupting(stylization.StyleTextures):
         return super().draw(rng, size, augment=augment)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_resumes_bit_for_bit(small_encoder, data_dir, tmp_path):
     decoder = train_small(small_encoder, data_dir, tmp_path / "whole", 40, save_every=15)
     lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
@@ -716,6 +717,7 @@ def test_interrupted_copy_goes_on_and_equals_a_whole_one(shallow, source, tmp_pa
     assert len(records(output / "validation.jsonl")) == 18
 
 
+@pytest.mark.slow
 def test_copy_of_a_catalogued_set_keeps_the_labels(shallow, data_dir, tmp_path):
     config = DatasetConfig(name="textured_shapes", data_dir=str(data_dir))
     folder = copy(

@@ -38,6 +38,7 @@ def test_defended_is_of_what_is_right_when_clean():
     assert found["adv"]["0.1"]["robust_accuracy"] == {"mean": 40, "std": None, "by_seed": [40]}
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_attack(tmp_path, data_dir):
     work = write_workdir(tmp_path / "work", data_dir, seeds=(0, 1))
     given = ["--workdirs", str(work), "--out", str(tmp_path), "--steps", "2", "--restarts", "1"]

@@ -130,6 +130,7 @@ def shapes(tmp_path_factory):
         yield folder
 
 
+@pytest.mark.slow
 def test_table_with_cue_conflicts_and_a_stylised_copy(shapes, tmp_path, capsys):
     options = ["--workdirs", str(shapes / "work"), "--out", str(tmp_path)]
     table2.EXPERIMENT.main([*options, "--stylized", str(shapes / "copy")])

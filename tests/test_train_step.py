@@ -126,6 +126,7 @@ def seen_by_the_loss(model, state, made):
     return seen[0]
 
 
+@pytest.mark.slow
 def test_batch_statistics_inside_the_attack():
     """As an attack on the whole batch's loss through train-mode normalisation."""
     model = models.create("resnet8_small", num_classes=10, width=4)

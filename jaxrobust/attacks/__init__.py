@@ -57,7 +57,14 @@ def _resolve_loss(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def check_ball(*, epsilon, norm, step_size=None, steps=1, **_) -> None:
+def check_ball(
+    *,
+    epsilon: Number,
+    norm: str | norms.Norm,
+    step_size: Number | None = None,
+    steps: int = 1,
+    **_: object,
+) -> None:
     """Raise unless the options that attacks have in common make a ball and steps in it.
 
     Raises:
