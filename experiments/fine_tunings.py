@@ -22,7 +22,7 @@ ENSEMBLES = ("STD+STD", "ADV+ADV", "STD+ADV")
 SETTINGS = (*SINGLE, *ENSEMBLES)
 CONFIG = "configs/figure7_quick.py"
 # What fine-tunings that are compared have in common, beside the size of the pictures.
-_RECIPE = ("batch_size", "epochs", "steps", "optimizer", "schedule", "model")
+_RECIPE = ("batch_size", "epochs", "steps", "optimizer", "schedule", "model", "objective")
 _RECIPE_OF_DATA = ("train_split", "evaluation_split", "resize_size", "augmentation")
 
 
@@ -240,7 +240,7 @@ def _by_setting(tunings: Sequence[FineTuning]) -> dict[str, dict[int, FineTuning
 def _recipe(training: trained.Trained) -> dict[str, Any]:
     plain = to_plain(training.config)
     data = {key: plain["dataset"][key] for key in _RECIPE_OF_DATA}
-    return {key: plain[key] for key in _RECIPE} | {"dataset": data}
+    return {key: plain.get(key) for key in _RECIPE} | {"dataset": data}
 
 
 def _told_apart(titles: Mapping[Any, str], details: Mapping[Any, str]) -> dict[Any, str]:

@@ -7,14 +7,19 @@ modules of `experiments` and `jaxrobust` that are imported, inside functions as 
 import ast
 import functools
 import importlib
+import json
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 import jaxrobust
 from jaxrobust.core.digests import digest
-from jaxrobust.data import prepare
+from jaxrobust.data import prepare, sources
+from jaxrobust.data.dataset_config import resolve
+from jaxrobust.data.listing import files_stamp
 from jaxrobust.training import checkpoints
 
 _OURS = ("experiments", "jaxrobust")
@@ -34,6 +39,21 @@ def trainings(workdir: Path) -> dict[str, dict[str, Any]]:
                 "config": digest(config.read_bytes() if config.is_file() else b""),
             }
     return known
+
+
+def pictures(workdirs: Iterable[Path]) -> list[str]:
+    """What tells that pictures that trainings are evaluated on have changed."""
+    stamps = {}
+    for folder in (folder for workdir in workdirs for folder in checkpoints.runs(workdir)):
+        settings = (checkpoints.read_config(folder) or {}).get("config", {}).get("dataset")
+        key = json.dumps(settings, sort_keys=True)
+        if settings is not None and key not in stamps:
+            try:
+                config, _ = resolve(ConfigDict(settings))
+                stamps[key] = files_stamp(sources.folder(config, config.evaluation_split))
+            except (ValueError, OSError) as error:  # the experiment will say so
+                stamps[key] = str(error)
+    return sorted(set(stamps.values()))
 
 
 def prepared() -> dict[str, int | None]:

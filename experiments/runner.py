@@ -12,12 +12,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 import jaxrobust
 from experiments import fingerprints
@@ -160,6 +158,7 @@ class Runner:
             return inputs | {"config": fingerprints.code_of_files([config, defaults])}
         return inputs | {
             "code": fingerprints.code(f"experiments.{stage.name}"),
+            "pictures": fingerprints.pictures(self.runs / name for name in self._trained(stage)),
             "versions": fingerprints.versions(),
             "prepared": None if stage.starts_from else fingerprints.prepared(),
         }
@@ -218,21 +217,6 @@ class Runner:
 
     def _log(self, stage: Stage) -> Path:
         return self.out / LOGS / f"{stage.name}.log"
-
-
-@contextlib.contextmanager
-def alone(out: Path) -> Generator[None]:
-    """Hold the folder of a report; another call that works in it is waited for."""
-    path = out / STATE / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another call works in {out}: waiting for it to end.", file=sys.stderr)
-        held = lock.acquire()
-    with held:
-        yield
 
 
 def last_lines(path: Path, count: int) -> str:

@@ -34,6 +34,7 @@ _ROOMS = {
 }
 
 if TYPE_CHECKING:  # for editors, which do not run `__getattr__`
+    from jaxrobust import attacks as attacks
     from jaxrobust import data as data
     from jaxrobust import feature_visualization as feature_visualization
     from jaxrobust import filters as filters

@@ -145,7 +145,23 @@ def test_objectives_of_ones_own_and_trades_train(data_dir, tmp_path):
         ),
         (
             {"objective": {"name": "trades", "bta": 1.0}, "attack": dict(ATTACK)},
-            "objective.bta is no option of trades; expected some of beta",
+            "'bta' is no option of the objective trades .*did you mean 'beta'",
+        ),
+        (
+            {
+                "objective": {"name": "trades"},
+                "attack": dict(ATTACK),
+                "adversarial_share": 0.5,
+            },
+            "adversarial_share must be 1.0 for the objective trades, .* got 0.5",
+        ),
+        (
+            {"objective": {"name": "jaxrobust:__version__"}},
+            "objective 'jaxrobust:__version__' must be a function, got a str",
+        ),
+        (
+            {"attack": {"name": "jax.numpy:sum", "epsilon": 0.1}},
+            "attack: .*no option of jax.numpy:sum",
         ),
         (
             {"objective": {"name": "trades", "beta": -1.0}, "attack": dict(ATTACK)},

@@ -190,7 +190,7 @@ def test_the_program_is_known_by_its_text():
 @pytest.mark.parametrize("damage", ['{"identity"', "{}", "[]", "no outcomes", "outcomes a list"])
 def test_what_cannot_be_read_is_measured_again(folder, passes, damage):
     measure(folder)
-    (path,) = (folder / outcomes.FOLDER).iterdir()
+    (path,) = (folder / outcomes.FOLDER).glob("*.json")
     whole = json.loads(path.read_text())
     damaged = {
         "no outcomes": json.dumps({"identity": whole["identity"]}),
@@ -222,4 +222,36 @@ def test_an_interrupted_pass_goes_on(folder, tmp_path, monkeypatch):
     assert len(calls) == 3 * 5 + 3 * 3
     for name in QUESTIONS:
         np.testing.assert_array_equal(found[name].right, whole[name].right)
-    assert [path.suffixes for path in (folder / outcomes.FOLDER).iterdir()] == [[".json"]]
+    assert len(list((folder / outcomes.FOLDER).glob("*.json"))) == 1  # the note is gone
+
+
+def test_an_interrupted_pass_does_not_go_on_over_other_pictures(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "_SAVE_EVERY", 0.0)
+    calls = []
+    original = evaluate.count
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    failing.lower = original.lower
+    monkeypatch.setattr(evaluate, "count", failing)
+    with pytest.raises(KeyboardInterrupt):
+        measure(folder, {"clean": {}}, batch_size=8)  # 7 batches
+    whole = decode.decode
+    monkeypatch.setattr(
+        decode, "decode", lambda *args, **kwargs: np.zeros_like(whole(*args, **kwargs))
+    )
+    measure(folder, {"clean": {}}, batch_size=8)
+    assert len(calls) == 5 + 7
+
+
+def test_what_is_wrong_is_said(folder):
+    with pytest.raises(ValueError, match="question must be one of attack, variant, got 'variants'"):
+        measure(folder, {"clean": {"variants": {}}})
+    data = pipeline.describe(config_of(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        outcomes.measure(folder, data, {"clean": {}}, batch_size=16)

@@ -14,6 +14,7 @@ import pytest
 
 from experiments import runner
 from experiments.plan import Experiment, Plan, Study
+from jaxrobust.core import files
 from tests.workshop import workshop as workshop
 
 ROOT = Path(__file__).parents[1]
@@ -243,9 +244,9 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from tests.test_report_runner import OUT, plan_of, run
 import experiments
-from experiments import runner
+from jaxrobust.core import files
 experiments.__path__.insert(0, "experiments")
-with runner.alone(OUT):
+with files.alone(OUT / "state" / "lock", "waiting"):
     run(plan_of("a", "b", "c"))
 """
 
@@ -269,7 +270,7 @@ def test_a_killed_call_goes_on(workshop, also_child):
     workshop.ran()
     workshop.does()
     begun = time.monotonic()
-    with runner.alone(OUT):
+    with files.alone(OUT / "state" / "lock", "waiting"):
         assert statuses(run(plan_of("a", "b", "c"))) == ["done"] * 3
     # The orphan has ended at once, and has not slept to its end.
     assert time.monotonic() - begun < 60
@@ -293,7 +294,7 @@ def test_two_calls_do_not_work_in_one_folder(workshop, capsys):
     held, freed = threading.Event(), []
 
     def work():
-        with runner.alone(OUT):
+        with files.alone(OUT / "state/lock", "Another call works here."):
             held.set()
             time.sleep(0.5)
             freed.append(time.monotonic())
@@ -301,7 +302,7 @@ def test_two_calls_do_not_work_in_one_folder(workshop, capsys):
     other = threading.Thread(target=work)
     other.start()
     held.wait()
-    with runner.alone(OUT):
+    with files.alone(OUT / "state/lock", "Another call works here."):
         assert time.monotonic() >= freed[0]
     other.join()
-    assert capsys.readouterr().err == "Another call works in out: waiting for it to end.\n"
+    assert capsys.readouterr().err == "Another call works here.\n"

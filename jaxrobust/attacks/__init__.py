@@ -353,6 +353,6 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if name == "fgsm":
         complete |= {"steps": 1, "restarts": 1}
         complete["step_size"] = complete["step_size"] or complete["epsilon"]
-    if complete.get("step_size", 0) is None:
+    if name == "pgd" and complete["step_size"] is None:
         complete["step_size"] = _default_step_size(**complete)
     return complete

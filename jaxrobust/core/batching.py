@@ -154,6 +154,9 @@ def static_options(method: Callable) -> tuple[str, ...]:
 
 def check_options(method: Callable, options: Mapping[str, Any]) -> None:
     """Raise now what a lifted method would raise about its options; `key` counts as given."""
+    if "check" not in vars(method):
+        name = getattr(method, "__qualname__", method)
+        raise ValueError(f"{name} must be lifted by jaxrobust.core.batching.per_image.")
     check = vars(method)["check"]
     if check is not None:
         keyed = "key" in inspect.signature(method).parameters

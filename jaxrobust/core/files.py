@@ -3,9 +3,12 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 @contextlib.contextmanager
@@ -36,6 +39,25 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def alone(lock: str | os.PathLike[str], waiting: str) -> Iterator[None]:
+    """Hold a lock: a file, whose folder is made. Another process that holds it is waited for.
+
+    Args:
+      lock: path of the file, which stays.
+      waiting: what is said, on standard error, while another process holds it.
+    """
+    Path(lock).parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(lock)
+    try:
+        held = file.acquire(timeout=0)
+    except Timeout:
+        print(waiting, file=sys.stderr, flush=True)
+        held = file.acquire()
+    with held:
+        yield
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -73,13 +73,15 @@ def get(kind: str, methods: Mapping[str, Callable | str], name: str) -> Callable
     if ":" not in str(name):
         check_choice(kind, name, methods)
     method = methods.get(name, name)
-    if callable(method):
-        return method
-    module, _, function = method.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{kind} {name!r} cannot be imported: {error}.") from error
+    if not callable(method):
+        module, _, function = method.partition(":")
+        try:
+            method = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"{kind} {name!r} cannot be imported: {error}.") from error
+    if not callable(method):
+        raise ValueError(f"{kind} {name!r} must be a function, got a {type(method).__name__}.")
+    return method
 
 
 def complete(name: str, method: Callable, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 import ctypes
 import importlib.util
+import json
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 # mallopt's parameters, as glibc's malloc.h numbers them.
@@ -59,6 +63,16 @@ def keep_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_TOP_PAD, 2**26)
         mallopt(_ARENA_MAX, 1)
+
+
+def from_first_process(value: Any) -> Any:
+    """What the first process has, as JSON can hold it, in all processes: they must not disagree."""
+    if jax.process_count() == 1:
+        return value
+    content = json.dumps(value).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    padded = np.frombuffer(content.ljust(size)[:size], np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
 def data_mesh() -> Mesh:

@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -27,6 +26,7 @@ from jaxrobust.data.dataset_config import DatasetConfig, ResolvedConfig, resolve
 from jaxrobust.data.in_memory import InMemoryBatches
 from jaxrobust.data.listing import files_stamp
 from jaxrobust.data.streaming import StreamedBatches
+from jaxrobust.data.transforms import HostTransform
 
 __all__ = [
     "Batches",
@@ -187,36 +187,23 @@ def evaluation_batches(dataset: Any, split: str | None, *, batch_size: int, mesh
 def digest(dataset: Any, split: str | None = None) -> str:
     """What tells that a split, or how it is decoded, has changed.
 
-    Covers the names, sizes and times of change of the files, the number of images, the decoded
-    pixels and labels of up to 64 images spread evenly over the split, and `decode.VERSION`.
+    Covers the names, sizes and times of change of the files (so a copy is other data), the number
+    of images, their size, the decoded pixels and labels of up to 64 of them spread evenly over the
+    split, and `decode.VERSION`.
 
     Args:
       dataset: as for `train_batches`.
       split: name of the split; None is the config's evaluation split.
     """
     config, opened = _open(dataset, split, train=False)
+    transform, rng = HostTransform.create(opened, config, "none"), np.random.default_rng(0)
     positions = np.unique(np.linspace(0, len(opened) - 1, _SAMPLED).astype(int))
-    sample = dataclasses.replace(opened, records=_Selected(opened.records, positions))
-    mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
-    kind = _kind(config, opened, "none")
-    config = dataclasses.replace(config, workers=0)  # processes do not pay for some images
-    with kind(sample, config, "none", batch_size=len(positions), seed=None, mesh=mesh) as batches:
-        batch = jax.device_get(next(batches))
-    described = [decode.VERSION, len(opened), files_stamp(sources.folder(config))]
-    return digest_of(described, *(batch[name] for name in ("image", *opened.labels)))
-
-
-class _Selected:
-    """Some of the records of a split."""
-
-    def __init__(self, records: sources.Records, positions: np.ndarray) -> None:
-        self._records, self._positions = records, positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self._records[int(self._positions[index])]
+    sample = [transform(opened[position], rng) for position in positions[: len(opened)]]
+    stamp = files_stamp(sources.folder(config, opened.name))
+    described = [decode.VERSION, len(opened), config.image_size, config.resize_size, stamp]
+    return digest_of(
+        described, *(made[name] for made in sample for name in ("image", *opened.labels))
+    )
 
 
 def _open(dataset: Any, split: str | None, *, train: bool) -> tuple[ResolvedConfig, sources.Split]:

@@ -99,10 +99,10 @@ def prepared_folder(config: DatasetConfig, dataset: catalog.Dataset) -> pathlib.
     return pathlib.Path(builder.data_dir) if prepared else None
 
 
-def folder(config: DatasetConfig) -> str:
-    """Where the files of a data set lie, once it is opened."""
+def folder(config: DatasetConfig, split: str) -> str:
+    """Where the files of a split lie, beside others if need be."""
     if config.path is not None:
-        return str(pathlib.Path(config.path).expanduser().resolve())
+        return str(image_folder.find_split(pathlib.Path(config.path).expanduser(), split).resolve())
     return str(find_builder(config, catalog.get(config.name)).data_dir)
 
 

@@ -100,6 +100,7 @@ def evaluate(
     attacks_by_name: Mapping[str, Mapping[str, Any]] | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     partial_file: Path | None = None,
+    basis: str = "",
     title: str = "evaluation",
     every: float = 10.0,
 ) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def evaluate(
       attacks_by_name: {name: {"name": attack, options}}.
       variants: {name: {"name": filter, options}}.
       partial_file: where to note how far it has come; an interrupted evaluation goes on from there.
+      basis: what else the counts depend on; a note of another basis is not gone on from.
       title: of the progress line.
       every: seconds between two progress lines.
     """
@@ -127,7 +129,7 @@ def evaluate(
     swept = {name: split_options(variant) for name, variant in (variants or {}).items()}
     with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
         size = batches.batch_size
-        settings = _settings(classifier, dataset, attacked, swept, size, split, key)
+        settings = _settings(classifier, dataset, attacked, swept, size, split, key, basis)
         total, done = _read_partial(partial_file, settings)
         if done:
             batches.set_state(total.pop("position"))
@@ -204,9 +206,9 @@ def split_options(variant: Mapping[str, Any]) -> tuple[tuple, dict[str, np.ndarr
     return (name, fixed), levels
 
 
-def _settings(classifier, dataset, attacked, swept, batch_size, split, key) -> str:
+def _settings(classifier, dataset, attacked, swept, batch_size, split, key, basis) -> str:
     """What the counts depend on, weights included, as one string."""
-    described = repr((dataset, attacked, swept, batch_size, split, jax.process_count()))
+    described = repr((dataset, attacked, swept, batch_size, split, basis, jax.process_count()))
     return digest(described, *jax.tree.leaves(classifier), jax.random.key_data(key))
 
 

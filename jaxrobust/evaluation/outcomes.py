@@ -12,6 +12,7 @@ could change it: the checkpoint's content, the data and how they are decoded, th
 JAX and the kind of device.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -26,12 +27,15 @@ import numpy as np
 from jaxrobust import models
 from jaxrobust.classifier import Classifier
 from jaxrobust.core import digests, runtime
-from jaxrobust.core.files import write_json
+from jaxrobust.core.files import alone, write_json
+from jaxrobust.core.named import check_choice
 from jaxrobust.data import pipeline
 from jaxrobust.evaluation import evaluate
 from jaxrobust.training import checkpoints
 
 FOLDER = "outcomes"
+# Of a data set's settings those that decide nothing here.
+_NOT_EVALUATION = ("augmentation", "train_split", "evaluation_split", "in_memory", "workers")
 Question = Mapping[str, Any]
 
 
@@ -93,49 +97,57 @@ def measure(
       ValueError: for an unknown filter, attack or option.
     """
     folder, split = Path(folder), split or data.evaluation_split
-    model = models.create(**(checkpoints.read_config(folder) or {})["model"])
+    description = checkpoints.read_config(folder)
+    if description is None:
+        raise FileNotFoundError(f"{folder} holds no config.json.")
+    model = models.create(**description["model"])
     identity = {
         "checkpoint": checkpoints.digest(folder),
         "data": pipeline.digest(data, split),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
-    place = digests.digest([data.name, data.config.path, data.image_shape, split])
-    path = folder / FOLDER / f"{place[:16]}.json"
     keys = {
-        name: json.dumps(
-            {
-                **question,
-                **({"seed": seed} if "attack" in question else {}),
-                "program": _program(model, data.image_shape, data.labels, question),
-            },
-            sort_keys=True,
-        )
+        name: _key(question, seed, _program(model, data.image_shape, data.labels, question))
         for name, question in questions.items()
     }
-    kept = _read(path, identity)
-    missing = {keys[name]: question for name, question in questions.items()}
-    missing = {key: question for key, question in missing.items() if key not in kept}
-    if missing:
-        counted = evaluate.evaluate(
-            classifier or checkpoints.load(folder),
-            data,
-            split,
-            batch_size=batch_size,
-            mesh=runtime.data_mesh(),
-            key=jax.random.key(seed),
-            attacks_by_name={k: q["attack"] for k, q in missing.items() if "attack" in q},
-            variants={k: q["variant"] for k, q in missing.items() if "variant" in q},
-            partial_file=path.with_suffix(".partial.json"),
-            title=title,
-            every=every,
-        )
-        answers = counted["attacks"] | counted["variants"]
-        # Another process may have written meanwhile.
-        kept = _read(path, identity) | {key: _kept(answers.get(key, counted)) for key in missing}
+    settings = dataclasses.asdict(data.config)
+    place = digests.digest({key: settings[key] for key in settings if key not in _NOT_EVALUATION})
+    path = folder / FOLDER / f"{digests.digest([split, place])[:16]}.json"
+    with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            write_json(path, {"split": split, "identity": identity, "outcomes": kept})
+            waiting = f"Another call measures {folder}: waiting for it to end."
+            stack.enter_context(alone(path.with_suffix(".lock"), waiting))
+        kept = runtime.from_first_process(_read(path, identity))
+        missing = {key: questions[name] for name, key in keys.items() if key not in kept}
+        if missing:
+            counted = evaluate.evaluate(
+                classifier or checkpoints.load(folder),
+                data,
+                split,
+                batch_size=batch_size,
+                mesh=runtime.data_mesh(),
+                key=jax.random.key(seed),
+                attacks_by_name={k: q["attack"] for k, q in missing.items() if "attack" in q},
+                variants={k: q["variant"] for k, q in missing.items() if "variant" in q},
+                partial_file=path.with_suffix(".partial.json"),
+                basis=digests.digest([identity, sorted(missing)]),
+                title=title,
+                every=every,
+            )
+            answers = counted["attacks"] | counted["variants"]
+            kept |= {key: _kept(answers.get(key, counted)) for key in missing}
+            if jax.process_index() == 0:
+                write_json(path, {"split": split, "identity": identity, "outcomes": kept})
     return {name: _outcome(kept[key]) for name, key in keys.items()}
+
+
+def _key(question: Question, seed: int, program: str) -> str:
+    """What a question is kept under; the seed is that of attacks."""
+    for part in question:
+        check_choice("question", part, ("attack", "variant"))
+    seeded = {"seed": seed} if "attack" in question else {}
+    return json.dumps({**question, **seeded, "program": program}, sort_keys=True)
 
 
 def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:

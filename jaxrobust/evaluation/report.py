@@ -34,7 +34,7 @@ class EvaluationPlan:
 
 def report(
     plan: EvaluationPlan,
-    classifier: Classifier,
+    classifier: Classifier | None,
     *,
     data: pipeline.DatasetInfo,
     folder: Path,
@@ -45,7 +45,7 @@ def report(
 
     Args:
       plan: what is evaluated.
-      classifier: of the newest checkpoint in the folder.
+      classifier: of the newest checkpoint in the folder; None: loaded when it is needed.
       data: the data set, as `pipeline.describe` gives it.
       folder: of the run and seed.
       title: of the progress lines.

@@ -3,8 +3,8 @@
     classifier = torch_weights.load("imagenet_linf_4.pt", "resnet50")
 
 Files are told apart by their content: torchvision's state dicts, checkpoints of the robustness
-library and of others that wrap one, safetensors (`torch_files` says how they are read, and why
-nothing in them is executed). `python -m jaxrobust.torch_weights` writes a workdir for the
+library and of others that wrap one, safetensors (`torch_weights.files` says how they are read, and
+why nothing in them is executed). `python -m jaxrobust.torch_weights` writes a workdir for the
 experiments.
 """
 

@@ -31,7 +31,10 @@ def training_part(config: dict[str, Any]) -> dict[str, Any]:
     lie, but not which trainings they are, which is described beside the config.
     """
     kept = ("name", "image_size", "train_split", "augmentation", "corrupt_images")
-    part = {key: value for key, value in config.items() if key not in (*NOT_TRAINING, "pretrained")}
+    left_out = {*NOT_TRAINING, "pretrained"}
+    if config.get("objective") == {"name": "auto"}:
+        left_out.add("objective")  # what a folder means that does not say
+    part = {key: value for key, value in config.items() if key not in left_out}
     dataset = config.get("dataset", {})  # what was imported may not say
     return part | {"dataset": {key: dataset.get(key) for key in kept}}
 

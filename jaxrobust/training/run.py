@@ -18,8 +18,8 @@ from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
 from jaxrobust import models
-from jaxrobust.core import runtime
-from jaxrobust.core.settings import difference, to_plain
+from jaxrobust.core import named, runtime
+from jaxrobust.core.settings import difference
 from jaxrobust.data import pipeline
 from jaxrobust.evaluation.report import EvaluationPlan
 from jaxrobust.training import checkpoints, fine_tuning, objectives
@@ -260,14 +260,21 @@ def _objective(config: ConfigDict, devices: int) -> tuple[objectives.Objective, 
     if ("attack" in taken) != (config.attack is not None):
         wanted = "an attack" if "attack" in taken else "None"
         raise ValueError(f"attack must be {wanted} for the objective {name}, got {config.attack}.")
-    for key in own:
-        if key in given or key not in taken:
-            choices = [each for each in taken if each not in given][4:]
-            raise ValueError(
-                f"objective.{key} is no option of {name}; expected some of "
-                f"{', '.join(choices) or 'none'}."
-            )
-    return objective, own | {key: value for key, value in given.items() if key in taken}
+    for key, option, unused in (
+        ("adversarial_share", "share", 1.0),
+        ("attack_batch_statistics", "batch_statistics", False),
+    ):
+        if config.attack is not None and option not in taken and given[option] != unused:
+            rule = f"be {unused} for the objective {name}, which does not take it"
+            raise ValueError(f"{key} must {rule}, got {given[option]}.")
+    filled = {key: value for key, value in given.items() if key in taken}
+    choices = [
+        key
+        for key, parameter in taken.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in given
+    ]
+    named.check_options(f"the objective {name}", own, choices)
+    return objective, named.complete(name, objective, own | filled)
 
 
 def _trace(run: Run) -> None:
@@ -303,11 +310,9 @@ def _check_folder(run: Run) -> None:
 
 def _training_part(description: dict[str, Any]) -> dict[str, Any]:
     """What of config.json decides what is trained."""
-    # A key that the config had not yet has meant its default.
-    config = to_plain(configs.default()) | description["config"]
     backbones = {
-        str(position): {key: one[key] for key in ("run", "seed", "step", "trained")}
+        str(position): {key: one.get(key) for key in ("run", "seed", "step", "trained")}
         for position, one in enumerate(description.get("backbones", []))
     }
-    compared = {"config": configs.training_part(config), "backbones": backbones}
+    compared = {"config": configs.training_part(description["config"]), "backbones": backbones}
     return {**description, **compared, "jaxrobust": None, "steps": None}

@@ -153,4 +153,4 @@ def train_step(
     state = TrainState(state.step + 1, {**state.variables, **updated, "params": params}, optimizer)
     state = _replicated(state, mesh)
     weight_norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(params)))
-    return state, {"loss": loss, **metrics, "weight_norm": weight_norm}
+    return state, {**metrics, "loss": loss, "weight_norm": weight_norm}

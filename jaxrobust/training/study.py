@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust.core import files
 from jaxrobust.evaluation.report import report
-from jaxrobust.training import train
+from jaxrobust.training import checkpoints, train
 from jaxrobust.training.run import Run, resolve
 
 _FINISHED = "evaluation.json"
@@ -55,26 +55,22 @@ def _finished_outside(workdir: Path, runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _train_and_evaluate(run: Run) -> dict[str, Any]:
-    """The entry of one run and seed; one that is finished is not done again."""
+    """The entry of one run and seed; what is trained is not trained, what is known not measured."""
     finished = run.folder / _FINISHED
-    config = run.description["config"]
-    settings = config["evaluation"] | {"dataset": config["dataset"]}
-    if finished.exists():
-        before = json.loads(finished.read_text())
-        if before["settings"] == settings:
-            return before["results"]
-    classifier = train.fit(run)
+    before = json.loads(finished.read_text()) if finished.exists() else None
+    trained = before is not None and checkpoints.newest_step(run.folder) == run.steps
     measured = report(
         run.evaluation,
-        classifier,
+        None if trained else train.fit(run),
         data=run.data,
         folder=run.folder,
         title=run.title,
         every=run.log_every_seconds,
     )
     results = {"run": run.name, "seed": run.seed, "step": run.steps, **measured}
-    if jax.process_index() == 0:
-        files.write_json(finished, {"settings": settings, "results": results})
+    content = {"results": results}
+    if jax.process_index() == 0 and content != before:
+        files.write_json(finished, content)
     return results
 
 
@@ -138,6 +134,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def _attack_title(attack: dict[str, Any]) -> str:
     epsilon = attack["epsilon"]
+    if epsilon is None:
+        return attack["name"]
     as_levels = epsilon * 255
     radius = f"{as_levels:.0f}/255" if abs(as_levels - round(as_levels)) < 1e-6 else f"{epsilon:g}"
     return f"{attack['name']} {attack['norm']} {radius}"

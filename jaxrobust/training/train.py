@@ -208,9 +208,9 @@ class _Log:
             self._progress.show(self._done, figures)
 
     def close(self) -> None:
-        """Close the files, and say how many steps were taken."""
+        """Close the files; at the end, say how many steps were taken."""
         self._writer.close()
-        if self._done > self._begun:
+        if self._begun < self._done == self._run.steps:
             self._progress.close(
                 f"{self._run.title}  trained {self._done - self._begun} of {self._run.steps} steps "
                 f"in {logs.clock(self._progress.elapsed)}"
