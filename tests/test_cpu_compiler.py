@@ -23,7 +23,7 @@ PROGRAM = """
 import jax, jax.numpy as jnp
 if {late}:
     jax.devices()
-from jaxrobust import cpu_compiler
+from jaxrobust.core import cpu_compiler
 print(sorted(cpu_compiler.options()), cpu_compiler.has_onednn())
 images, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
 options = dict(window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
