@@ -37,7 +37,6 @@ from experiments.result import (
 from jaxrobust.data import catalog
 
 CLEAN = "clean"
-COUNTS = ("steps", "restarts")
 # Mean and standard deviation over trainings, in per cent: clean top-1 and top-5, then the share of
 # the images classified correctly when clean that still are under attack, by radius.
 _COLUMNS = ("top1", "top5", "0.005", "0.01")
@@ -186,8 +185,8 @@ def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
     return [
         Text(
             f"Per cent, mean ± standard deviation over {seeds} training{'s' * (seeds > 1)} each, "
-            f"{found['images']} images. PGD, {first['norm']}: steps {first['steps']} of 1.5 ε / "
-            f"{first['steps']}, restarts {first['restarts']}, random start. Robust: of all images; "
+            f"{found['images']} images. PGD, {first['norm']}: {_counts(first)}, a step of 1.5 ε / "
+            f"{first['steps']}, random start. Robust: of all images; "
             f"defended: of those that are right when clean. Trained against ε = {radii[0]}."
         ),
         Table(["", "top-1", "top-5", *header], rows),
@@ -196,11 +195,18 @@ def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
     ]
 
 
+def _counts(attack: Mapping[str, Any]) -> str:
+    """As "10 steps, 1 restart"."""
+    return ", ".join(
+        f"{attack[name]} {name[: -1 if attack[name] == 1 else None]}"
+        for name in ("steps", "restarts")
+    )
+
+
 def decision(found: dict[str, Any]) -> Decision:
     """Claim 1 of one architecture, with the measures that decide it."""
     radius, attack = next(iter(found["attacks"].items()))
-    counts = [f"{attack[name]} {name[: -1 if attack[name] == 1 else None]}" for name in COUNTS]
-    pgd = f"accuracy under PGD, ε = {radius} (as in training), {', '.join(counts)}, %"
+    pgd = f"accuracy under PGD, ε = {radius} (as in training), {_counts(attack)}, %"
     measures = []
     for what, half, name, metric, sign in (
         ("clean top-1, %", "clean", CLEAN, "top1", "STD − ADV"),
