@@ -27,7 +27,8 @@ from tests import tiny
 attack = {"attack": {"name": "fgsm", "epsilon": 0.05, "random_start": True}}
 config = tiny.config(data_dir, steps=4, checkpoint__every_steps=2)
 config.evaluation.attacks = {"fgsm": {"name": "fgsm", "epsilon": 0.05}}
-config.runs = {"std": {}, "adv": attack}
+# One from pictures that are streamed, each process its own part, the other from memory.
+config.runs = {"std": {"dataset": {"in_memory": False, "workers": 0}}, "adv": attack}
 study.run(config, folder)
 """
 
