@@ -101,12 +101,15 @@ def measure(
     if description is None:
         raise FileNotFoundError(f"{folder} holds no config.json.")
     model = models.create(**description["model"])
-    identity = {
-        "checkpoint": checkpoints.digest(folder),
-        "data": pipeline.digest(data, split),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-    }
+    # Of one process for all: copies of the data may differ in their times.
+    identity = runtime.from_first_process(
+        {
+            "checkpoint": checkpoints.digest(folder),
+            "data": pipeline.digest(data, split),
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+        }
+    )
     keys = {
         name: _key(question, seed, _program(model, data.image_shape, data.labels, question))
         for name, question in questions.items()
