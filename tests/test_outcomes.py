@@ -202,20 +202,27 @@ def test_what_cannot_be_read_is_measured_again(folder, passes, damage):
     assert json.loads(path.read_text()) == whole
 
 
-def test_an_interrupted_pass_goes_on(folder, tmp_path, monkeypatch):
-    whole = measure(shutil.copytree(folder, tmp_path / "whole"), batch_size=8)  # 7 batches
+def interrupted_at(number, monkeypatch):
+    """The calls of `count`, of which the one of that number is interrupted."""
     monkeypatch.setattr(evaluate, "_SAVE_EVERY", 0.0)
     calls = []
     original = evaluate.count
 
     def failing(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 3 * 5:  # the pictures as they are, attacked too, and two variants each
+        if len(calls) == number:
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
     failing.lower = original.lower
     monkeypatch.setattr(evaluate, "count", failing)
+    return calls
+
+
+def test_an_interrupted_pass_goes_on(folder, tmp_path, monkeypatch):
+    whole = measure(shutil.copytree(folder, tmp_path / "whole"), batch_size=8)  # 7 batches
+    # Of each batch the pictures as they are, attacked too, and two variants.
+    calls = interrupted_at(3 * 5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         measure(folder, batch_size=8)
     found = measure(folder, batch_size=8)
@@ -226,18 +233,7 @@ def test_an_interrupted_pass_goes_on(folder, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_pass_does_not_go_on_over_other_pictures(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "_SAVE_EVERY", 0.0)
-    calls = []
-    original = evaluate.count
-
-    def failing(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    failing.lower = original.lower
-    monkeypatch.setattr(evaluate, "count", failing)
+    calls = interrupted_at(5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         measure(folder, {"clean": {}}, batch_size=8)  # 7 batches
     whole = decode.decode

@@ -115,8 +115,8 @@ def measure(
         for name, question in questions.items()
     }
     settings = dataclasses.asdict(data.config)
-    place = digests.digest({key: settings[key] for key in settings if key not in _NOT_EVALUATION})
-    path = folder / FOLDER / f"{digests.digest([split, place])[:16]}.json"
+    place = {key: settings[key] for key in settings if key not in _NOT_EVALUATION}
+    path = folder / FOLDER / f"{digests.digest(place | {'split': split})[:16]}.json"
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             waiting = f"Another call measures {folder}: waiting for it to end."
