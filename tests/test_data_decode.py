@@ -23,8 +23,9 @@ def encode(image, kind, **options):
     return buffer.getvalue()
 
 
-def pil(encoded):
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+def pil(encoded, channels=3):
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    return np.asarray(image) if channels == 3 else np.asarray(image.convert("L"))[..., None]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "TIFF"])
@@ -64,13 +65,43 @@ def grey(mode):
     ],
     ids=["grey.jpg", "grey.png", "1 bit.png", "LA.png", "palette.png", "gif", "CMYK.jpg", "RGBA"],
 )
-def test_unusual_modes_become_three_channels_as_in_pil(kind, image):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_unusual_modes_are_converted_as_in_pil(kind, image, channels):
     buffer = io.BytesIO()
     image.save(buffer, kind)
-    decoded = decode.decode(buffer.getvalue())
-    assert decoded.shape == (90, 120, 3)
+    decoded = decode.decode(buffer.getvalue(), channels=channels)
+    assert decoded.shape == (90, 120, channels)
     assert decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(int) - pil(buffer.getvalue())).max() <= 3
+    assert np.abs(decoded.astype(int) - pil(buffer.getvalue(), channels)).max() <= 3
+
+
+def test_grey_stays_grey():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    for encoded in (levels, levels[..., 0], levels.repeat(3, -1), encode(levels[..., 0], "PNG")):
+        assert np.array_equal(decode.decode(encoded, channels=1), levels)
+    with pytest.raises(ValueError, match="channels must be 1 or 3, got 2"):
+        decode.decode(levels, channels=2)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda image: decode.resize_and_center_crop(image, 64, 56),
+        lambda image: decode.resize_and_center_crop(image, 90, 80),
+        *(
+            lambda image, size=size: decode.crop_and_resize(image, (9, 5, 80, 70), size)
+            for size in (16, 40, 75, 120)
+        ),
+        lambda image: decode.pad_crop_flip(image, np.random.default_rng(0)),
+        lambda image: decode.random_resized_crop(
+            image, 32, np.random.default_rng(0), channels=image.shape[-1]
+        ),
+    ],
+)
+def test_one_channel_is_transformed_as_each_of_three(transform):
+    one, three = (transform(picture()[..., :1].repeat(channels, -1)) for channels in (1, 3))
+    assert (one.ndim, one.shape[-1]) == (3, 1)
+    assert np.abs(one.astype(int) - three).max() <= 1
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -17,18 +17,21 @@ VERSION = 1
 """To be raised when pictures of some kind come out otherwise: accuracies are then measured anew."""
 
 PADDING = 4
-"""Pixels that "crop_flip" pads on every side."""
+"""Pixels that "crop" and "crop_flip" pad on every side."""
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 
 
-def decode(encoded: bytes | np.ndarray, *, name: str = "image", reduction: int = 1) -> np.ndarray:
-    """Decode a picture of any common format to red, green and blue.
+def decode(
+    encoded: bytes | np.ndarray, *, name: str = "image", reduction: int = 1, channels: int = 3
+) -> np.ndarray:
+    """Decode a picture of any common format to red, green and blue, or to grey.
 
-    Grey pictures are repeated over the channels, transparency is dropped, CMYK, palettes and 16 bit
-    are converted. EXIF orientations are ignored, as they are by the usual ImageNet loaders.
+    Of three channels, grey pictures have three equal ones. Transparency is dropped, CMYK, palettes
+    and 16 bit are converted. EXIF orientations are ignored, as they are by the usual ImageNet
+    loaders.
 
     Args:
       encoded: the file's bytes; an array that is already decoded is only checked.
@@ -36,19 +39,28 @@ def decode(encoded: bytes | np.ndarray, *, name: str = "image", reduction: int =
       reduction: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster and
         filtered (the inverse cosine transform leaves out the high frequencies). Other formats
         ignore it.
+      channels: 3; or 1, where grey pictures keep their values and others become the luma of ITU-R
+        BT.601, as in PIL.
 
     Returns:
-      uint8 (height, width, 3).
+      uint8 (height, width, channels).
 
     Raises:
-      ValueError: when the picture cannot be decoded.
+      ValueError: when the picture cannot be decoded, or to that many channels.
 
     Example:
       >>> import cv2, numpy as np
       >>> _, png = cv2.imencode(".png", np.zeros((4, 6), np.uint8))
-      >>> decode(png.tobytes()).shape
-      (4, 6, 3)
+      >>> decode(png.tobytes()).shape, decode(png.tobytes(), channels=1).shape
+      ((4, 6, 3), (4, 6, 1))
     """
+    check_that(channels in (1, 3), "channels", "be 1 or 3", channels)
+    image = _decode(encoded, name, reduction)
+    # The weights of the three sum to one in integers too: of equal channels, nothing is rounded.
+    return image if channels == 3 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+
+
+def _decode(encoded: bytes | np.ndarray, name: str, reduction: int) -> np.ndarray:
     if isinstance(encoded, np.ndarray):
         return _check_array(encoded, name)
     if encoded.startswith(_JPEG):
@@ -148,19 +160,18 @@ def crop_and_resize(image: np.ndarray, box: tuple[float, ...], size: int) -> np.
     of the time. Beyond a factor of 3 the Gaussian is too wide to pay, and PIL is used.
 
     Args:
-      image: uint8 (height, width, 3).
+      image: uint8 (height, width, channels).
       box: top, left, height and width of the crop, in pixels.
       size: height and width of the result, in pixels.
 
     Returns:
-      uint8 (size, size, 3).
+      uint8 (size, size, channels).
     """
     top, left, height, width = (round(side) for side in box)
     crop = image[top : top + max(1, height), left : left + max(1, width)]
     factors = crop.shape[0] / size, crop.shape[1] / size
     if max(factors) > 3:
-        pil = Image.fromarray(np.ascontiguousarray(crop))
-        return np.asarray(pil.resize((size, size), Image.Resampling.BILINEAR))
+        return _resize_with_pil(crop, size)
     if max(factors) > 1.05:
         # OpenCV takes a σ of 0 for "derive it from the kernel"; 0.01 leaves the pixel as it is.
         sigma_y, sigma_x = (math.sqrt(max(f * f - 1, 1e-3) / 6) for f in factors)
@@ -168,11 +179,26 @@ def crop_and_resize(image: np.ndarray, box: tuple[float, ...], size: int) -> np.
         crop = cv2.GaussianBlur(
             crop, kernel, sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE
         )
-    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(size, size, -1)  # OpenCV drops the axis of a single channel.
+
+
+def _resize_with_pil(
+    image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    image = image[..., 0] if image.shape[-1] == 1 else image  # PIL knows no axis of one channel.
+    pil = Image.fromarray(np.ascontiguousarray(image))
+    resized = np.asarray(pil.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return resized.reshape(size, size, -1)
 
 
 def random_resized_crop(
-    encoded: bytes | np.ndarray, size: int, rng: np.random.Generator, *, name: str = "image"
+    encoded: bytes | np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    name: str = "image",
+    channels: int = 3,
 ) -> np.ndarray:
     """The training transform of ImageNet: a random crop, resized, mirrored half of the time.
 
@@ -184,22 +210,23 @@ def random_resized_crop(
       size: height and width of the result, in pixels.
       rng: source of randomness.
       name: what to call the picture in an error.
+      channels: as for `decode`.
 
     Returns:
-      uint8 (size, size, 3).
+      uint8 (size, size, channels).
 
     Raises:
       ValueError: when the picture cannot be decoded.
     """
     full_size = image_size(encoded) if isinstance(encoded, bytes) else None
     if full_size is None:
-        image = decode(encoded, name=name)
+        image = decode(encoded, name=name, channels=channels)
         box = random_crop_box(image.shape[0], image.shape[1], rng)
     else:
         box = random_crop_box(*full_size, rng)
         factor = min(box[2:]) / size
         reduction = max(r for r in (1, 2, 4, 8) if r <= max(1, factor))
-        image = decode(encoded, name=name, reduction=reduction)
+        image = decode(encoded, name=name, reduction=reduction, channels=channels)
         fractions = image.shape[0] / full_size[0], image.shape[1] / full_size[1]
         box = tuple(side * fractions[k % 2] for k, side in enumerate(box))
     image = crop_and_resize(image, box, size)
@@ -213,12 +240,12 @@ def resize_and_center_crop(image: np.ndarray, resize_size: int, size: int) -> np
     they were trained for; only the part that is kept is computed.
 
     Args:
-      image: uint8 (height, width, 3).
+      image: uint8 (height, width, channels).
       resize_size: length of the shorter side, in pixels.
       size: height and width of the result, at most `resize_size`.
 
     Returns:
-      uint8 (size, size, 3).
+      uint8 (size, size, channels).
 
     Example:
       >>> resize_and_center_crop(np.zeros((300, 500, 3), np.uint8), 256, 224).shape
@@ -233,8 +260,7 @@ def resize_and_center_crop(image: np.ndarray, resize_size: int, size: int) -> np
     scale_y, scale_x = height / resized_height, width / resized_width
     box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
     box = (box[0], box[1], min(box[2], width), min(box[3], height))
-    pil = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(pil.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return _resize_with_pil(image, size, box)
 
 
 def pad_crop_flip(
@@ -243,13 +269,13 @@ def pad_crop_flip(
     """Pad with zeros, crop a random window of the old size, mirror half of the time.
 
     Args:
-      image: uint8 (height, width, 3).
+      image: uint8 (height, width, channels).
       rng: source of randomness.
       padding: pixels on every side; 0 leaves the crop out.
       flip: whether to mirror at all.
 
     Returns:
-      uint8 (height, width, 3).
+      uint8 (height, width, channels).
     """
     if padding:
         height, width = image.shape[:2]
