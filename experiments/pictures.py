@@ -21,7 +21,7 @@ class Pictures:
     """Evaluation images as the networks see them.
 
     Attributes:
-      images: float32 (n, h, w, 3) in [0, 1].
+      images: float32 (n, h, w, c) in [0, 1].
       labels: int32 (n,).
       masks: bool (n, h, w), True inside the silhouette; None where the data set has none.
       class_names: one for each class.
@@ -99,7 +99,7 @@ def evaluation_pictures(
         name: np.array([record[name] for record in records], np.int32) for name in opened.labels
     }
     return Pictures(
-        images=_as_seen(resolved, opened.name, index),
+        images=_as_seen(resolved, opened, index),
         labels=integers["label"],
         masks=masks,
         class_names=opened.class_names or tuple(map(str, range(opened.num_classes))),
@@ -142,11 +142,12 @@ def _evenly(split: sources.Split, count: int) -> np.ndarray:
     )
 
 
-def _as_seen(config: ResolvedConfig, split: str, index: np.ndarray) -> np.ndarray:
+def _as_seen(config: ResolvedConfig, split: sources.Split, index: np.ndarray) -> np.ndarray:
     """The images at these places of the split, from the batches that networks are evaluated on."""
-    images = np.zeros((len(index), config.image_size, config.image_size, 3), np.float32)
+    shape = (config.image_size, config.image_size, split.channels)
+    images = np.zeros((len(index), *shape), np.float32)
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with pipeline.evaluation_batches(config, split, batch_size=_BATCH, mesh=mesh) as batches:
+    with pipeline.evaluation_batches(config, split.name, batch_size=_BATCH, mesh=mesh) as batches:
         for batch in map(jax.device_get, batches):
             _, here, there = np.intersect1d(index, batch["index"], return_indices=True)
             images[here] = batch["image"][there]

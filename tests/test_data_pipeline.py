@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxrobust.data import decode, pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from tests import catalog_data
 
 
 def mesh(devices=1):
@@ -68,20 +69,22 @@ def write_imagenet(data_dir, examples, damaged=()):
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     write_imagenet(folder, 26)
+    catalog_data.write("fashion_mnist", folder)
     return str(folder)
 
 
-@pytest.fixture(params=["in memory", "streamed", "imagenet2012"])
+@pytest.fixture(params=["in memory", "streamed", "grey in memory", "grey streamed", "imagenet2012"])
 def config(request, data_dir):
-    """One config for each path; the first two on real scans, the last with random crops."""
+    """One config for each path, of three channels and of one; the last with random crops."""
     if request.param == "imagenet2012":
         return DatasetConfig("imagenet2012", data_dir=data_dir, image_size=32)
+    grey = request.param.startswith("grey")
     return DatasetConfig(
-        "digits",
+        "fashion_mnist" if grey else "digits",
         data_dir=data_dir,
         train_split="train[:26]",
         augmentation="crop_flip",
-        in_memory=request.param == "in memory",
+        in_memory=request.param.endswith("in memory"),
     )
 
 
@@ -105,7 +108,9 @@ def test_batches_have_the_promised_types_and_sharding(config):
     with pipeline.train_batches(config, batch_size=16, seed=0, mesh=mesh(8)) as batches:
         batch = next(batches)
     assert batch.keys() == {"image", "label", "index"}
-    assert batch["image"].shape == (16, 32, 32, 3)
+    shape = (28, 28, 1) if config.name == "fashion_mnist" else (32, 32, 3)
+    assert batch["image"].shape == (16, *shape)
+    assert pipeline.describe(config).image_shape == shape
     assert batch["image"].dtype == np.uint8
     for name, array in batch.items():
         assert array.sharding.spec == jax.sharding.PartitionSpec("data"), name
@@ -169,7 +174,7 @@ def test_state_of_other_data_is_refused(config):
 
 @pytest.mark.parametrize("batch_size", [8, 40])
 def test_evaluation_counts_every_image_once(config, batch_size):
-    split = "train[:26]" if config.name == "digits" else "validation"
+    split = config.train_split or "validation"
     with pipeline.evaluation_batches(config, split, batch_size=batch_size, mesh=mesh(8)) as batches:
         assert batches.num_examples == 26
         assert len(batches) == -(-26 // batch_size)
@@ -187,46 +192,59 @@ def test_evaluation_counts_every_image_once(config, batch_size):
     assert index[mask].tolist() == list(range(26))
 
 
-def test_both_paths_hand_out_the_same_pictures(data_dir):
+@pytest.mark.parametrize(("name", "size"), [("digits", 32), ("fashion_mnist", 40)])
+def test_both_paths_hand_out_the_same_pictures(data_dir, name, size):
     runs = {}
     for in_memory in (True, False):
-        config = DatasetConfig("digits", data_dir=data_dir, in_memory=in_memory)
+        config = DatasetConfig(name, data_dir=data_dir, image_size=size, in_memory=in_memory)
         with pipeline.train_batches(config, batch_size=64, seed=7, mesh=mesh()) as batches:
             runs[in_memory] = take(batches, 2)
     for held, streamed in zip(runs[True], runs[False], strict=True):
         assert np.array_equal(held["index"], streamed["index"])
         assert np.array_equal(held["label"], streamed["label"])
-        # Enlarged from 8 to 32 pixels by XLA on one side and by PIL on the other.
+        # Enlarged by XLA on one side and by PIL on the other.
         assert np.abs(held["image"].astype(int) - streamed["image"]).max() <= 1
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip"])
-def test_augmented_pictures_are_shifted_and_mirrored_originals(data_dir, in_memory, augmentation):
+@pytest.mark.parametrize(
+    ("name", "size", "augmentation"),
+    [
+        ("digits", 8, "none"),
+        ("digits", 8, "flip"),
+        ("digits", 8, "crop_flip"),
+        ("fashion_mnist", 28, "crop"),
+    ],
+)
+def test_augmented_pictures_are_shifted_and_mirrored_originals(
+    data_dir, in_memory, name, size, augmentation
+):
     config = DatasetConfig(
-        "digits", data_dir=data_dir, image_size=8, augmentation=augmentation, in_memory=in_memory
+        name, data_dir=data_dir, image_size=size, augmentation=augmentation, in_memory=in_memory
     )
     resolved, dataset = resolve(config)
     split = sources.open_split(resolved, dataset, "train")
     seen = set()
-    with pipeline.train_batches(config, batch_size=256, seed=0, mesh=mesh(2)) as batches:
+    with pipeline.train_batches(config, batch_size=128, seed=0, mesh=mesh(2)) as batches:
         for batch in take(batches, 2):
             for image, index in zip(batch["image"], batch["index"], strict=True):
-                original = decode.decode(split[index]["image"])
+                original = decode.decode(split[index]["image"], channels=image.shape[-1])
                 padded = np.pad(original, ((4, 4), (4, 4), (0, 0)))
                 matches = {
                     (y - 4, x - 4, flip)
                     for y in range(9)
                     for x in range(9)
                     for flip in (False, True)
-                    if np.array_equal(padded[y : y + 8, x : x + 8][:, :: -1 if flip else 1], image)
+                    if np.array_equal(
+                        padded[y : y + size, x : x + size][:, :: -1 if flip else 1], image
+                    )
                 }
                 assert matches
                 if len(matches) == 1:
                     seen |= matches
     flips, shifts = {flip for *_, flip in seen}, {(y, x) for y, x, _ in seen}
-    assert flips == ({False} if augmentation == "none" else {False, True})
-    reach = range(-4, 5) if augmentation == "crop_flip" else [0]
+    assert flips == ({False, True} if "flip" in augmentation else {False})
+    reach = range(-4, 5) if "crop" in augmentation else [0]
     assert {y for y, _ in shifts} == {x for _, x in shifts} == set(reach)
 
 

@@ -1,4 +1,4 @@
-"""The data sets that the library knows: the paper's ten, and two that need no download."""
+"""The data sets that the library knows: the paper's ten, and some that are had more easily."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Dataset:
       std: standard deviation of every channel, on the scale [0, 1].
       augmentation: the training augmentation that "auto" stands for.
       embedded: whether the library makes the data set itself, on first use.
+      channels: 3, red, green and blue; or 1, grey.
     """
 
     name: str
@@ -44,10 +45,11 @@ class Dataset:
     native_size: int | None
     image_size: int
     resolution: str | None
-    mean: tuple[float, float, float] = _IMAGENET_MEAN
-    std: tuple[float, float, float] = _IMAGENET_STD
+    mean: tuple[float, ...] = _IMAGENET_MEAN
+    std: tuple[float, ...] = _IMAGENET_STD
     augmentation: str = "random_resized_crop"
     embedded: bool = False
+    channels: int = 3
 
 
 # Mirror images of digits are other signs, and the stripes of textured_shapes have a direction: such
@@ -106,6 +108,11 @@ _DATASETS = (
         (0.305, 0.305, 0.305), (0.376, 0.376, 0.376), "none", embedded=True,
     ),
     Dataset(
+        # In grey as it is: an epsilon is a bound on each number that was measured.
+        "fashion_mnist", "Fashion-MNIST", "fashion_mnist_in_order", 10, "train", "test",
+        60_000, 10_000, 28, 28, None, (0.2860,), (0.3530,), "none", channels=1,
+    ),
+    Dataset(
         "image_folder", "Image folder", None, None, "train", "validation", None, None,
         None, 224, None,
     ),
@@ -124,7 +131,7 @@ def names() -> tuple[str, ...]:
 
     Example:
       >>> len(PAPER), [name for name in names() if name not in PAPER]
-      (10, ['textured_shapes', 'digits', 'image_folder'])
+      (10, ['textured_shapes', 'digits', 'fashion_mnist', 'image_folder'])
     """
     return tuple(_BY_NAME)
 

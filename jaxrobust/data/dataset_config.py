@@ -9,7 +9,7 @@ from jaxrobust.core.checks import check_count, check_that
 from jaxrobust.core.named import check_choice
 from jaxrobust.data import catalog
 
-AUGMENTATIONS = ("none", "flip", "crop_flip", "random_resized_crop")
+AUGMENTATIONS = ("none", "flip", "crop", "crop_flip", "random_resized_crop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DatasetConfig:
       train_split: split to train on, sub-splits as in "train[:90%]" included; None is the
         catalogue's.
       evaluation_split: split to evaluate on, likewise.
-      augmentation: "none", "flip", "crop_flip" (zero padding of 4 pixels, random crop, flip),
+      augmentation: "none", "flip", "crop" (zero padding of 4 pixels, random crop), "crop_flip",
         "random_resized_crop" (with flip), or "auto", the catalogue's choice.
       in_memory: whether a split is decoded once into arrays that stay on the devices; "auto" does
         so when its images have one size and take less than 2 GiB.

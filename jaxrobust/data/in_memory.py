@@ -73,7 +73,7 @@ def load(split: Split, transform: HostTransform) -> dict[str, np.ndarray]:
       transform: its transform; only `base` is applied.
 
     Returns:
-      "image": uint8 (n, height, width, 3), and each of the split's labels: int32 (n,).
+      "image": uint8 (n, height, width, channels), and each of the split's labels: int32 (n,).
 
     Raises:
       ValueError: when a picture cannot be decoded, or has another size than the data set states.
@@ -116,37 +116,41 @@ def gather(
     """Gather, augment and resize one batch; pure, compiled by its caller.
 
     Args:
-      arrays: "image" uint8 (n, height, width, 3) and labels (n,), replicated.
+      arrays: "image" uint8 (n, height, width, channels) and labels (n,), replicated.
       index: int32 (batch,), sharded along the batch.
       seed: seed of the augmentation.
       step: number of the batch; with the seed it decides the augmentation.
-      augmentation: "none", "flip" or "crop_flip".
+      augmentation: "none", "flip", "crop" or "crop_flip".
       resize_size: length of the shorter side before the central crop, in pixels.
       image_size: height and width of the result, in pixels.
 
     Returns:
-      the batch: "image" uint8 (batch, image_size, image_size, 3), the labels and "index".
+      the batch: "image" uint8 (batch, image_size, image_size, channels), labels and "index".
     """
     images = arrays["image"]
     if augmentation == "none":
         batch_images = jnp.take(images, index, axis=0)
     else:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        batch_images = _crop_and_flip(images, index, key, crop=augmentation == "crop_flip")
+        crop, flip = "crop" in augmentation, "flip" in augmentation
+        batch_images = _crop_and_flip(images, index, key, crop=crop, flip=flip)
     labels = {name: jnp.take(a, index) for name, a in arrays.items() if name != "image"}
     return {"image": _resize(batch_images, resize_size, image_size), **labels, "index": index}
 
 
-def _crop_and_flip(images: jax.Array, index: jax.Array, key: jax.Array, crop: bool) -> jax.Array:
+def _crop_and_flip(
+    images: jax.Array, index: jax.Array, key: jax.Array, *, crop: bool, flip: bool
+) -> jax.Array:
     # Rows and columns of the window are chosen in the gather itself: no padded copy, one pass.
     height, width = images.shape[1:3]
     flip_key, crop_key = jax.random.split(key)
-    flip = jax.random.bernoulli(flip_key, shape=index.shape)
     reach = PADDING if crop else 0
     offset = jax.random.randint(crop_key, (*index.shape, 2), -reach, reach + 1)
     rows = offset[:, :1] + jnp.arange(height)
     columns = offset[:, 1:] + jnp.arange(width)
-    columns = jnp.where(flip[:, None], columns[:, ::-1], columns)
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, shape=(*index.shape, 1))
+        columns = jnp.where(mirrored, columns[:, ::-1], columns)
     window = images.at[index[:, None, None], rows[:, :, None], columns[:, None, :]]
     if not crop:
         return window.get(mode="promise_in_bounds")

@@ -69,8 +69,8 @@ class DatasetInfo:
     num_classes: int
     class_names: tuple[str, ...]
     labels: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     image_shape: tuple[int, int, int]
     train_split: str
     evaluation_split: str
@@ -117,7 +117,7 @@ def describe(dataset_config: Any) -> DatasetInfo:
         labels=train.labels,
         mean=dataset.mean,
         std=dataset.std,
-        image_shape=(config.image_size, config.image_size, 3),
+        image_shape=(config.image_size, config.image_size, dataset.channels),
         train_split=config.train_split,
         evaluation_split=config.evaluation_split,
         train_examples=len(train),
@@ -142,8 +142,8 @@ def train_batches(dataset: Any, *, batch_size: int, seed: int, mesh: Mesh) -> Ba
       mesh: devices; the batch is sharded along its axis "data". Its axes count as Auto axes.
 
     Returns:
-      iterator of "image": uint8 (batch_size, image_size, image_size, 3); "label", "index" (the
-      position in the split) and further integer features: int32 (batch_size,).
+      iterator of "image": uint8 (batch_size, image_size, image_size, channels); "label", "index"
+      (the position in the split) and further integer features: int32 (batch_size,).
 
     Raises:
       FileNotFoundError: as `describe`.
@@ -245,5 +245,5 @@ def _kind(
     elif split.native_size is None or augmentation == "random_resized_crop":
         in_memory = False
     else:
-        in_memory = 3 * len(split) * split.native_size**2 < _IN_MEMORY_LIMIT
+        in_memory = split.channels * len(split) * split.native_size**2 < _IN_MEMORY_LIMIT
     return InMemoryBatches if in_memory else StreamedBatches

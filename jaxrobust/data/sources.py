@@ -38,6 +38,7 @@ class Split:
       num_classes: number of values of "label".
       class_names: their names; empty if they have none.
       native_size: height and width of all images, in pixels; None where they differ.
+      channels: that images are decoded to: 3, or 1, grey.
     """
 
     dataset_name: str
@@ -47,6 +48,7 @@ class Split:
     num_classes: int
     class_names: tuple[str, ...]
     native_size: int | None
+    channels: int
 
     def __len__(self) -> int:
         return len(self.records)
@@ -111,9 +113,9 @@ def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
     import tensorflow_datasets as tfds
 
     # Importing these registers their builders.
-    from jaxrobust.data import digits, textured_shapes, tiny_imagenet
+    from jaxrobust.data import digits, fashion_mnist, textured_shapes, tiny_imagenet
 
-    del digits, textured_shapes, tiny_imagenet
+    del digits, fashion_mnist, textured_shapes, tiny_imagenet
     if not dataset.embedded:
         return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
     name, _, builder_config = cast(str, dataset.tfds_name).partition("/")
@@ -143,6 +145,7 @@ def open_split(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
             num_classes=len(records.class_names),
             class_names=records.class_names,
             native_size=records.native_size,
+            channels=dataset.channels,
         )
     return _open_tfds(config, dataset, split)
 
@@ -209,6 +212,7 @@ def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
         num_classes=label.num_classes,
         class_names=tuple(label.names) if label.names else (),
         native_size=dataset.native_size,
+        channels=dataset.channels,
     )
 
 

@@ -22,7 +22,7 @@ class HostTransform:
 
     Attributes:
       split: the split whose records are transformed.
-      augmentation: "none", "flip", "crop_flip" or "random_resized_crop".
+      augmentation: one of `dataset_config.AUGMENTATIONS`.
       image_size: height and width of the result, in pixels.
       resize_size: length of the shorter side before the central crop, in pixels.
     """
@@ -50,21 +50,23 @@ class HostTransform:
           rng: source of the augmentation's randomness.
 
         Returns:
-          the record, "image" as uint8 (image_size, image_size, 3) and integers as int32.
+          the record, "image" as uint8 (image_size, image_size, channels) and integers as int32.
 
         Raises:
           ValueError: when the picture cannot be decoded.
         """
         if self.augmentation == "random_resized_crop":
             name = self.split.describe(record["index"])
-            image = decode.random_resized_crop(record["image"], self.image_size, rng, name=name)
+            image = decode.random_resized_crop(
+                record["image"], self.image_size, rng, name=name, channels=self.split.channels
+            )
         else:
             image = self.base(record)
             image = decode.pad_crop_flip(
                 image,
                 rng,
-                padding=decode.PADDING if self.augmentation == "crop_flip" else 0,
-                flip=self.augmentation != "none",
+                padding=decode.PADDING if "crop" in self.augmentation else 0,
+                flip="flip" in self.augmentation,
             )
             image = decode.resize_and_center_crop(image, *self.sizes())
         rest = {
@@ -77,7 +79,7 @@ class HostTransform:
     def base(self, record: dict[str, Any]) -> np.ndarray:
         """The picture at the size at which it is augmented; the same size for all of a split."""
         name, dataset = self.split.describe(record["index"]), self.split.dataset_name
-        image = decode.decode(record["image"], name=name)
+        image = decode.decode(record["image"], name=name, channels=self.split.channels)
         native = self.split.native_size
         if native is None:
             return decode.resize_and_center_crop(image, self.resize_size, self.image_size)
