@@ -3,8 +3,8 @@
     python -m experiments.table3_datasets --data-dir ~/tensorflow_datasets
 
 counts training images and classes, measures the pictures of every data set that is prepared, and
-names what differs from the paper; of the others it says how to prepare them. The library's own data
-sets follow, as far as they have been made. A sheet shows a picture of each as a network of the
+names what differs from the paper; of the others it says how to prepare them. Data sets that are not
+the paper's follow, as far as they are prepared. A sheet shows a picture of each as a network of the
 paper's input size is given it.
 
 "Pixels" is the mean of (height + width) / 2 over all images of the evaluation split, read from
@@ -174,9 +174,9 @@ def tables(datasets: Mapping[str, dict[str, Any]]) -> list[result.Part]:
             sentences += [f"{dataset['title']}: {said}"] if isinstance(said, str) else said
         if sentences:
             shown += [result.Text(heading), result.Notes(sentences)]
-    own = [name for name, dataset in datasets.items() if name not in PAPER and "found" in dataset]
-    if own:
-        shown.append(result.Table(["The library's own", *header], [*map(row, own)]))
+    others = [name for name, found in datasets.items() if name not in PAPER and "found" in found]
+    if others:
+        shown.append(result.Table(["Not the paper's", *header], [*map(row, others)]))
     made = "The library makes its own data sets (textured_shapes, digits) when they are used."
     return [*shown, result.Text(made)]
 
@@ -210,7 +210,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> result.Result:
-    """Measures the paper's data sets and the library's own as far as they are prepared."""
+    """Measures the paper's data sets, and the others as far as they are prepared."""
     prepared = prepare.prepared(data_dir=arguments.data_dir)
     names = [name for name, folder in prepared.items() if name in PAPER or folder]
     datasets = {name: measure(name, arguments.data_dir) for name in names}

@@ -15,7 +15,9 @@ from tests import catalog_data
 def test_digits_are_the_scans(tmp_path, capsys):
     prepare.main(["digits", f"--data_dir={tmp_path}"])
     captured = capsys.readouterr()
-    assert captured.out == "train: 1,437 images, test: 360 images\n"
+    train, test = captured.out.splitlines()
+    assert train.startswith("train: 1,437 images (0: 143, 1: 146, 2: 142, ")
+    assert test.startswith("test: 360 images (0: 35, 1: 36, 2: 35, ")
     assert captured.err.count("\n") == 1
     digits = sklearn.datasets.load_digits()
     grey = np.rint(digits.images * 255 / 16).astype(np.uint8)
@@ -104,7 +106,7 @@ def test_list_says_what_is_prepared_and_prepares_nothing(tmp_path, capsys):
     capsys.readouterr()
     prepare.main(["--list", f"--data_dir={tmp_path}"])
     lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    assert set(catalog.PAPER) | {"textured_shapes/both16", "digits"} <= set(lines)
+    assert set(catalog.PAPER) | {"textured_shapes/both16", "digits", "fashion_mnist"} <= set(lines)
     found = {name: folder for name, folder in lines.items() if folder != "not prepared"}
     assert found == {
         "cifar10": str(tmp_path / "cifar10" / "3.0.2"),

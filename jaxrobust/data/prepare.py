@@ -1,7 +1,8 @@
 """Prepare a data set: `python -m jaxrobust.data.prepare DATASET [--data_dir=…]`.
 
 The catalogue's TFDS data sets are downloaded and written as array_record, which needs TensorFlow
-once: `pip install "jaxrobust[prepare]"`. The library's own data sets need nothing.
+once: `pip install "jaxrobust[prepare]"`. Tiny ImageNet, Fashion-MNIST and the library's own data
+sets need nothing.
 `--list` instead of a data set says which are prepared.
 """
 
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxrobust.data import catalog, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
@@ -29,6 +33,9 @@ _BY_HAND = {
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     ),
 }
+
+
+_FEW_CLASSES = 10  # no more are counted one by one
 
 
 def prepare(
@@ -84,13 +91,11 @@ def instructions(name: str, *, data_dir: str | None = None) -> str:
 
 def prepared(*, data_dir: str | None = None) -> dict[str, pathlib.Path | None]:
     """Folders of all data sets that can be prepared; None for those that are not."""
-    own = [config.name for config in TexturedShapes.BUILDER_CONFIGS]
-    embedded = [
-        name for name in catalog.names() if catalog.get(name).embedded and name != "textured_shapes"
-    ]
-    names = [*catalog.PAPER, *(f"textured_shapes/{config}" for config in own), *embedded]
+    names = {name: [name] for name in catalog.names() if catalog.get(name).tfds_name}
+    builder_configs = TexturedShapes.BUILDER_CONFIGS
+    names["textured_shapes"] = [f"textured_shapes/{config.name}" for config in builder_configs]
     folders = {}
-    for name in names:
+    for name in itertools.chain(*names.values()):
         config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))
         folders[name] = sources.prepared_folder(config, dataset)
     return folders
@@ -123,9 +128,25 @@ def _check(config: DatasetConfig, dataset: catalog.Dataset) -> dict[str, int]:
     for split in sources.split_sizes(config, dataset):
         # Opening compares the number of records with the description and the catalogue.
         opened = sources.open_split(config, dataset, split)
-        decode(opened.records[0]["image"], name=opened.describe(0))
+        decode(opened.records[0]["image"], name=opened.describe(0), channels=opened.channels)
         sizes[split] = len(opened)
     return sizes
+
+
+def _by_class(name: str, split: str, data_dir: str | None) -> str:
+    """How many images of which class, where there are few classes; only what is trained on or
+    evaluated on is known to have labels."""
+    config, dataset = resolve(DatasetConfig(name=name, data_dir=data_dir))
+    if split not in (dataset.train_split, dataset.evaluation_split):
+        return ""
+    opened = sources.open_split(config, dataset, split)
+    if opened.num_classes > _FEW_CLASSES:
+        return ""
+    labels = [opened[index]["label"] for index in range(len(opened))]
+    counts = np.bincount(labels, minlength=opened.num_classes)
+    names = opened.class_names or range(opened.num_classes)
+    shown = (f"{name}: {count:,}" for name, count in zip(names, counts, strict=True))
+    return f" ({', '.join(shown)})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -147,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sizes = prepare(options.dataset, data_dir=options.data_dir, manual_dir=options.manual_dir)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
-    print(", ".join(f"{split}: {size:,} images" for split, size in sizes.items()))
+    for split, size in sizes.items():
+        print(f"{split}: {size:,} images{_by_class(options.dataset, split, options.data_dir)}")
 
 
 if __name__ == "__main__":
