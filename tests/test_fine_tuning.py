@@ -13,7 +13,7 @@ from jaxrobust.models import late_fusion
 from jaxrobust.training import checkpoints, fine_tuning, study, train
 from jaxrobust.training import step as train_step
 from jaxrobust.training.run import resolve_single
-from tests import tiny
+from tests import catalog_data, tiny
 
 # The same for almost all: a program is compiled for each number of steps.
 STEPS = 6
@@ -262,6 +262,14 @@ def test_settings_that_contradict_each_other(change, message, pretrained, data_d
     with pytest.raises(ValueError, match=message) as raised:
         study.run(config, tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_backbones_of_other_channels_are_refused(pretrained, tmp_path):
+    catalog_data.write("fashion_mnist", tmp_path / "data")
+    config = fusion(tmp_path / "data", pretrained / "std", dataset__name="fashion_mnist")
+    message = "channels must be 3, as the backbones were trained on, got 1 in fashion_mnist"
+    with pytest.raises(ValueError, match=message):
+        study.run(config, tmp_path / "run")
 
 
 def test_seeds_that_one_run_lacks_are_refused_and_those_without_checkpoint_named(

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.pictures import evaluation_pictures
 from jaxrobust.data import sources
 from jaxrobust.training import checkpoints, study, train
-from tests import tiny
+from tests import catalog_data, tiny
 from tests.test_checkpoints import truncate
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +95,27 @@ def test_a_fresh_study_opens_each_split_once_and_traces_its_step_to_check_and_to
     study.run(config, tmp_path)
     assert sorted(opened) == ["test", "train"]
     assert len(traced) == 2
+
+
+@pytest.mark.parametrize("in_memory", ["True", "False"])
+def test_study_of_one_channel(tmp_path, in_memory):
+    catalog_data.write("fashion_mnist", tmp_path / "data")
+    config = tiny.config(
+        tmp_path / "data",
+        dataset__name="fashion_mnist",
+        dataset__image_size=None,
+        dataset__in_memory=in_memory,
+        batch_size=16,
+        steps=2,
+    )
+    config.evaluation.variants = {"reversed": {"name": "reverse_colors", "mean": [0.5]}}
+    (entry,) = study.run(config, tmp_path / "run")
+    assert entry["clean"]["n"] == 26
+    loaded = checkpoints.load(tmp_path / "run" / "std" / "seed0")
+    assert loaded.mean == (0.286,)
+    pictures = evaluation_pictures(config, 5).images
+    assert pictures.shape == (5, 28, 28, 1)
+    assert loaded(pictures).shape == (5, 10)
 
 
 def study_run(config, run):
@@ -232,6 +254,10 @@ WRONG = {
     "share": ({"adversarial_share": 0.0}, "adversarial_share must be"),
     "runs": ({"runs": {"a": {"optimizer": {"rate": 1}}}}, "runs.a.optimizer.rate overrides no key"),
     "split": ({"dataset.evaluation_split": "nosplit"}, "nosplit"),
+    "variant": (
+        {"evaluation.variants": {"a": {"name": "reverse_colors", "mean": [0.5]}}},
+        "variants.a.mean must have one number for each channel, 3 in digits",
+    ),
     "batch statistics": (
         {"attack": {"name": "fgsm", "epsilon": 0.1}, "attack_batch_statistics": True},
         "needs a model with a field batch_statistics_axis",

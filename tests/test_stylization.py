@@ -570,6 +570,10 @@ def test_training_refuses_what_cannot_work(small_encoder, data_dir, tmp_path):
     with pytest.raises(TypeError, match="Partial"):
         train_small(lambda image: small_encoder(image), data_dir, tmp_path / "run", 2)
     refuse("learning_rate must be", learning_rate=0.0)
+    with pytest.raises(ValueError, match="must have colours to stylise, got fashion_mnist"):
+        stylization.train_decoder(
+            small_encoder, DatasetConfig("fashion_mnist"), None, tmp_path / "run", steps=2
+        )
     refuse("style_weight must be", style_weight=float("nan"))
     refuse("multiple of the 8 devices", batch_size=9)
 
@@ -871,6 +875,8 @@ def test_commands(files, source, data_dir, tmp_path, capsys):
         run(*arguments, "--output", source / "copy")
     with pytest.raises(SystemExit, match=r"^ValueError: exactly one of --dataset and --path"):
         run(*arguments, "--dataset=digits")
+    with pytest.raises(SystemExit, match="must have colours to stylise, got fashion_mnist"):
+        run(*arguments[:6], "--dataset=fashion_mnist", "--styles=textures", "--output", tmp_path)
     with pytest.raises(SystemExit, match=r"^ValueError: decoder must be one of this encoder"):
         run(*arguments, "--layer=relu3_1", "--output", tmp_path / "third")
     with pytest.raises(SystemExit, match=r"^FileNotFoundError: styles must be a folder"):

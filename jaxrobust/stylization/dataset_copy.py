@@ -113,6 +113,7 @@ def stylize_dataset(
     rule = f"be a multiple of the {mesh.size} devices"
     check_that(batch_size % mesh.size == 0, "batch_size", rule, batch_size)
     resolved, dataset = resolve(dataset_config)
+    check_that(dataset.channels == 3, "The data set", "have colours to stylise", dataset.name)
     split = split or resolved.evaluation_split
     if output_split is None:
         output_split = re.split(r"[\[+]", split)[0]

@@ -161,6 +161,7 @@ def train_decoder(
     folder = Path(workdir)
     mesh = data_mesh()
     resolved, dataset = resolve(dataset_config)
+    check_that(dataset.channels == 3, "The data set", "have colours to stylise", dataset.name)
     size = resolved.image_size
     shapes = feature_shapes(encoder, (size, size, 3))
     opened = sources.open_split(resolved, dataset, resolved.train_split)

@@ -17,6 +17,7 @@ from jaxrobust import attacks, filters
 from jaxrobust.core.checks import check_that
 from jaxrobust.core.named import check_choice, did_you_mean
 from jaxrobust.core.settings import to_plain
+from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import DatasetConfig
 
 # What may change between two calls with one workdir: how often to save and print, and what to
@@ -269,10 +270,10 @@ def _check_run(config: ConfigDict) -> None:
     for name, variant in config.evaluation.variants.items():
         where, mean = f"evaluation.variants.{name}", variant.get("mean", 0.5)
         _check_options(where, "filter", filters, variant)
-        if isinstance(mean, list | tuple) and len(mean) != 3:
-            raise ValueError(
-                f"{where}.mean must have one number for each of 3 channels, got {mean}."
-            )
+        if isinstance(mean, list | tuple):
+            channels = catalog.get(config.dataset.name).channels
+            rule = f"have one number for each channel, {channels} in {config.dataset.name}"
+            check_that(len(mean) == channels, f"{where}.mean", rule, mean)
 
 
 def _check_pretrained(config: ConfigDict) -> None:

@@ -91,7 +91,7 @@ def write(
         "run": run,
         "seed": seed,
         "model": fields,
-        "image_shape": [resolved.image_size, resolved.image_size, 3],
+        "image_shape": [resolved.image_size, resolved.image_size, known.channels],
         # The other keys describe trainings of this library.
         "config": {
             key: plain[key] for key in ("attack", "dataset", "evaluation", "model", "runs", "seeds")

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import models
 from jaxrobust.core import named, runtime
+from jaxrobust.core.checks import check_that
 from jaxrobust.core.settings import difference
 from jaxrobust.data import pipeline
 from jaxrobust.evaluation.report import EvaluationPlan
@@ -193,12 +194,13 @@ def _model_fields(
     config: ConfigDict, data: pipeline.DatasetInfo, backbones: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The network as `models.create` takes it."""
-    if backbones and tuple(backbones[0]["image_shape"]) != data.image_shape:
-        raise ValueError(
-            f"dataset.image_size must be {backbones[0]['image_shape'][0]}, the size that the "
-            f"backbones were trained at, got {config.dataset.image_size}."
-        )
     if backbones:
+        size, _, channels = backbones[0]["image_shape"]
+        got = f"{data.image_shape[-1]} in {data.name}"
+        rule = f"be {channels}, as the backbones were trained on"
+        check_that(channels == data.image_shape[-1], "The data set's channels", rule, got)
+        rule = f"be {size}, the size that the backbones were trained at"
+        check_that(size == data.image_shape[0], "dataset.image_size", rule, data.image_shape[0])
         chosen = fine_tuning.model_fields(config, backbones)
     else:
         chosen = {"mean": list(data.mean), "std": list(data.std)} | config.model.to_dict()
