@@ -164,12 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, folder in prepared(data_dir=options.data_dir).items():
             print(f"{name}: {folder or 'not prepared'}")
         return
+    name, data_dir = options.dataset, options.data_dir
     try:
-        sizes = prepare(options.dataset, data_dir=options.data_dir, manual_dir=options.manual_dir)
+        sizes = prepare(name, data_dir=data_dir, manual_dir=options.manual_dir)
+        for split, size in sizes.items():
+            print(f"{split}: {size:,} images{_by_class(name, split, data_dir)}")
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
-    for split, size in sizes.items():
-        print(f"{split}: {size:,} images{_by_class(options.dataset, split, options.data_dir)}")
 
 
 if __name__ == "__main__":
