@@ -21,7 +21,7 @@ class Pictures:
     """Evaluation images as the networks see them.
 
     Attributes:
-      images: float32 (n, h, w, c) in [0, 1].
+      images: float32 (n, h, w, 3) in [0, 1].
       labels: int32 (n,).
       masks: bool (n, h, w), True inside the silhouette; None where the data set has none.
       class_names: one for each class.
@@ -144,12 +144,12 @@ def _evenly(split: sources.Split, count: int) -> np.ndarray:
 
 def _as_seen(config: ResolvedConfig, split: str, index: np.ndarray) -> np.ndarray:
     """The images at these places of the split, from the batches that networks are evaluated on."""
-    images: dict[int, np.ndarray] = {}
+    images = np.zeros((len(index), config.image_size, config.image_size, 3), np.float32)
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     with pipeline.evaluation_batches(config, split, batch_size=_BATCH, mesh=mesh) as batches:
         for batch in map(jax.device_get, batches):
-            wanted = np.isin(batch["index"], index)
-            images.update(zip(batch["index"][wanted].tolist(), batch["image"][wanted], strict=True))
+            _, here, there = np.intersect1d(index, batch["index"], return_indices=True)
+            images[here] = batch["image"][there]
             if index.max() in batch["index"]:
                 break
-    return np.stack([images[place] for place in index.tolist()]) / np.float32(255)
+    return images / np.float32(255)
