@@ -46,12 +46,13 @@ CLAIM = {
     "band_share": ("positive", "share of the map's energy along the silhouette"),
 }
 CLAIMED = ("vanilla_gradient", "loss_gradient", "guided_backprop")
-# Grids are those of the first strides: 2, or AlexNet's 4. What comes on top of it further inside
-# makes finer differences within the same phases.
+# Of the first layers, which paint the grids that are seen: 2, or AlexNet's 4. Later strides are
+# multiples of these.
 STRIDES = (2, 4)
 # How far the share of a phase may lie from an equal one, in points.
 GRID = 5.0
 STRIDE = "open: stride"
+T_NOTE = "t over seeds: the 95 % interval of Student's t of the seeds' mean differences."
 NO_MASKS = "The data set has no masks: the centroid alone decides."
 RANDOM_NOTE = "Random: the same network at weights that nobody trained, one for each seed."
 
@@ -157,19 +158,19 @@ def table(title: str, found: Mapping[str, Any]) -> result.Table:
             undefined = sum(values["undefined"].values())
             verdict = found["verdicts"].get(name, {}).get(measured)
             change = values["difference"]
-            over_seeds = {end: change.get(f"t_{end}") for end in ("low", "high")}
+            over_seeds = [change.get("t_low"), change.get("t_high")]
             rows.append(
                 [
                     sensitivity.method_title(name),
                     MEASURES[measured] + sensitivity.undefined(undefined, "maps"),
                     *(result.Number(values[run]) for run in sensitivity.RUNS),
                     result.Change(change),
-                    result.Change({"mean": change["mean"], **over_seeds}),
+                    "–" if None in over_seeds else "[{:+.3f}, {:+.3f}]".format(*over_seeds),
                     result.Verdict(verdict) if verdict else "",
                 ]
             )
     header = ["method", "measure", *sensitivity.RUNS.values()]
-    header += ["ADV − STD [95 %]", "[t over seeds]", "claim 2"]
+    header += ["ADV − STD [95 %]", "t over seeds", "claim 2"]
     caption = f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds"
     return result.Table(header, rows, caption=caption, left=2)
 
@@ -247,7 +248,7 @@ def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> 
     maps = {name: {run: runs[run] for run in RUNS} for name, runs in drawn.maps.items()}
     drawn = dataclasses.replace(drawn, maps=maps)
     stem = arguments.out / f"figure2_sensitivity_maps_{trained.slug(title)}"
-    notes = [RANDOM_NOTE]
+    notes = [RANDOM_NOTE, T_NOTE]
     if not found["masks"]:
         notes.append(NO_MASKS)
     if found["stride"]:
