@@ -26,7 +26,7 @@ def get_plan():
         experiments=[
             Experiment("cue_conflict", BOTH, minutes=0.3),
             Experiment("table1_robustness", BOTH, "--restarts 3", minutes=4),
-            Experiment("figure2_sensitivity_maps", BOTH, "--tiles", minutes=2),
+            Experiment("figure2_sensitivity_maps", BOTH, "--tiles", minutes=3),
             Experiment("figure3_layer_visualization", BOTH, "--tiles", minutes=4),
             Experiment("figure4_first_layer", BOTH, minutes=0.5),
             Experiment("figure6_smoothing", BOTH, "--tiles", minutes=1),

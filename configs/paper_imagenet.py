@@ -41,7 +41,7 @@ def get_plan():
         ],
         experiments=[
             Experiment("table1_robustness", BOTH, minutes=DAY),
-            Experiment("figure2_sensitivity_maps", BOTH, "--tiles", minutes=60),
+            Experiment("figure2_sensitivity_maps", BOTH, "--tiles", minutes=90),
             Experiment("figure3_layer_visualization", BOTH, "--tiles", minutes=60),
             Experiment("figure4_first_layer", ALL, minutes=5),
             Experiment("figure6_smoothing", BOTH, "--tiles", minutes=240),

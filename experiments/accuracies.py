@@ -58,6 +58,11 @@ def reversed_colors() -> Variant:
     return {"name": "reverse_colors", "mean": list(REVERSED_ABOUT)}
 
 
+def has_colors(one: trained.Trained) -> bool:
+    """Whether a training's pictures have colours; grey ones of one channel have none to reverse."""
+    return (checkpoints.read_config(one.folder) or {})["image_shape"][-1] == 3
+
+
 def filtered(images: np.ndarray, variant: Variant) -> np.ndarray:
     """The images under a variant, to be looked at."""
     options = dict(variant)

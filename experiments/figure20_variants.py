@@ -3,10 +3,10 @@
     python -m experiments.figure20_variants --workdirs runs/quickstart
 
 draws a sheet for every data set among the workdirs: a row for each picture, the first of its class,
-and a column for each variant: as it is, blurred, median-filtered, with its colours reversed, a
-picture of the same class with the texture of another (where the data set draws such pictures), and
-stylised (with `--stylized FOLDER`, the copy that `python -m jaxrobust.stylization copy` has
-written). Variants are those of figure6_smoothing and table2_variants.
+and a column for each variant: as it is, blurred, median-filtered, with its colours (if it has any)
+reversed, a picture of the same class with the texture of another (where the data set draws such
+pictures), and stylised (with `--stylized FOLDER`, the copy that `python -m jaxrobust.stylization
+copy` has written). Variants are those of figure6_smoothing and table2_variants.
 
 Cost: seconds.
 """
@@ -43,7 +43,7 @@ class Column(NamedTuple):
     group: str
     title: str
     source: str
-    images: np.ndarray  # float32 (n, h, w, 3) in [0, 1]
+    images: np.ndarray  # float32 (n, h, w, c) in [0, 1]
 
 
 def columns(training: trained.Trained, pictures: Pictures, stylized: Path | None) -> list[Column]:
@@ -56,6 +56,8 @@ def columns(training: trained.Trained, pictures: Pictures, stylized: Path | None
     """
     made = [Column("", "standard", "the evaluation split", pictures.images)]
     for group, title, variant in FILTERS:
+        if group == "Colours" and pictures.images.shape[-1] == 1:
+            continue  # grey has none
         settings = ", ".join(f"{key}={value}" for key, value in variant.items() if key != "name")
         images = accuracies.filtered(pictures.images, variant)
         made.append(Column(group, title, f"{variant['name']}({settings})", images))
@@ -80,7 +82,9 @@ def draw(
     path: Path,
 ) -> None:
     """The sheet: a row a picture, a column a variant."""
-    note = f"{accuracies.FILTERS_NOTE}; colours reversed about the mean of ImageNet."
+    note = f"{accuracies.FILTERS_NOTE}."
+    if any(column.group == "Colours" for column in sheet):
+        note += " Colours are reversed about the mean of ImageNet."
     if any(column.title == "cue conflict" for column in sheet):
         note += (
             " Cue conflict: another picture of the same class, with the texture of another class."

@@ -5,14 +5,21 @@
 draws, for every architecture among the workdirs, the maps of some evaluation images (of the first
 pair of trainings) for their true class, each on its own scale: mid-grey is zero. The figures
 behind them are, over more images and all pairs of trainings: the radial spectral centroid of the
-maps, the share of their power above half Nyquist and, where the data set has masks, the shares of
-their energy along the silhouette and inside it. Claim 2, that the maps of ADV ignore fine texture,
-holds for a method when its centroid is lower and its share along the silhouette higher than STD's.
+maps, also divided by that of the same network at random weights and by that of the picture, the
+share of their power above half Nyquist and, where the data set has masks, the shares of their
+energy along the silhouette and inside it. Claim 2, that the maps of ADV ignore fine texture, holds
+for a method when its centroid is lower and its share along the silhouette higher than STD's; where
+there are no masks, the centroid alone decides.
 
-Cost: about a minute for the quickstart's six models on two CPU cores.
+A network whose layers skip pixels paints the grid of its stride into its maps. Where the energy of
+STD's or ADV's maps is shared among the phases of a stride of 2 or 4 with any share more than 5
+points from equal, what the centroid sees is the architecture: it is stated, and decides nothing.
+
+Cost: about a minute and a half for the quickstart's six models on two CPU cores.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +28,14 @@ import numpy as np
 
 from experiments import result, sensitivity, statistics, tiles, trained
 from experiments.experiment import Experiment
+from experiments.pictures import Pictures
 from jaxrobust import map_metrics, plots
 
+RUNS = ("std", "adv")
 MEASURES = {
     "spectral_centroid": "centroid (cycles/pixel)",
+    "centroid_to_random": "centroid ÷ that at random weights",
+    "centroid_to_picture": "centroid ÷ the picture's",
     "high_frequency_share": "share above half Nyquist",
     "band_share": "share along silhouette",
     "inside_share": "share inside silhouette",
@@ -35,41 +46,108 @@ CLAIM = {
     "band_share": ("positive", "share of the map's energy along the silhouette"),
 }
 CLAIMED = ("vanilla_gradient", "loss_gradient", "guided_backprop")
-NO_MASKS = "The data set has no masks: the half of the claim on silhouettes is not measured."
+# Of the first layers, which paint the grids that are seen: 2, or AlexNet's 4. Later strides are
+# multiples of these.
+STRIDES = (2, 4)
+# How far the share of a phase may lie from an equal one, in points.
+GRID = 5.0
+STRIDE = "open: stride"
+T_NOTE = "t over seeds: the 95 % interval of Student's t of the seeds' mean differences."
+NO_MASKS = "The data set has no masks: the centroid alone decides."
+RANDOM_NOTE = "Random: the same network at weights that nobody trained, one for each seed."
 
 
-def measure(maps: np.ndarray, masks: np.ndarray | None) -> dict[str, np.ndarray]:
+def measure(maps: np.ndarray, pictures: Pictures) -> dict[str, np.ndarray]:
     """All measures of the maps, one value an image; those on a silhouette only with masks."""
+    centroids = map_metrics.spectral_centroid(maps)
     values = {
-        "spectral_centroid": map_metrics.spectral_centroid(maps),
+        "spectral_centroid": centroids,
+        "centroid_to_picture": centroids / map_metrics.spectral_centroid(pictures.images),
         "high_frequency_share": map_metrics.high_frequency_share(maps),
     }
-    if masks is not None:
-        values["band_share"] = map_metrics.band_share(maps, masks)
-        values["inside_share"] = map_metrics.energy_share(maps, masks)
+    if pictures.masks is not None:
+        values["band_share"] = map_metrics.band_share(maps, pictures.masks)
+        values["inside_share"] = map_metrics.energy_share(maps, pictures.masks)
     return values
 
 
-def compare(maps: Mapping[str, Sequence[np.ndarray]], masks: np.ndarray | None) -> dict[str, Any]:
-    """The measures of one method's maps, {"std" | "adv": those of each seed}, as JSON."""
-    values = {run: [measure(of_seed, masks) for of_seed in maps[run]] for run in maps}
+def compare(maps: Mapping[str, Sequence[np.ndarray]], pictures: Pictures) -> dict[str, Any]:
+    """The measures and phases of one method's maps, as JSON.
+
+    Args:
+      maps: {"random" | "std" | "adv": those of each seed}.
+      pictures: that they are of.
+    """
+    values = {run: [measure(of_seed, pictures) for of_seed in maps[run]] for run in maps}
+    for seeds in values.values():
+        for random, of_seed in zip(values["random"], seeds, strict=True):
+            ratio = of_seed["spectral_centroid"] / random["spectral_centroid"]
+            of_seed["centroid_to_random"] = ratio
     measures: dict[str, Any] = {}
-    for name in values["std"][0]:
-        std, adv = ([of_seed[name] for of_seed in values[run]] for run in ("std", "adv"))
-        std_means, adv_means = (list(map(statistics.defined_mean, run)) for run in (std, adv))
+    for name in (name for name in MEASURES if name in values["std"][0]):
+        each = {run: [of_seed[name] for of_seed in seeds] for run, seeds in values.items()}
+        means = {run: list(map(statistics.defined_mean, seeds)) for run, seeds in each.items()}
         side, _ = CLAIM.get(name, (None, ""))
         measures[name] = {
-            "std": float(np.mean(std_means)),
-            "adv": float(np.mean(adv_means)),
-            "std_by_seed": std_means,
-            "adv_by_seed": adv_means,
-            "undefined": {"std": int(np.isnan(std).sum()), "adv": int(np.isnan(adv).sum())},
-            "difference": statistics.compare(std, adv, side),
+            **{run: float(np.mean(seeds)) for run, seeds in means.items()},
+            **{f"{run}_by_seed": seeds for run, seeds in means.items()},
+            "undefined": {run: int(np.isnan(seeds).sum()) for run, seeds in each.items()},
+            "difference": statistics.compare(each["std"], each["adv"], side),
         }
-    claim = statistics.all_hold(
-        measures[name]["difference"]["verdict"] if name in measures else "open" for name in CLAIM
+    return {
+        "measures": measures,
+        "phases": {str(stride): phases(maps, stride) for stride in STRIDES},
+    }
+
+
+def phases(maps: Mapping[str, Sequence[np.ndarray]], stride: int) -> dict[str, Any]:
+    """Each run's shares of energy in the phases of a stride, and how far any is from equal."""
+    found = {}
+    for run, seeds in maps.items():
+        by_seed = [
+            np.apply_along_axis(
+                statistics.defined_mean, 0, map_metrics.phase_shares(of_seed, stride=stride)
+            )
+            for of_seed in seeds
+        ]
+        shares = np.mean(by_seed, axis=0)
+        found[run] = {
+            "shares": shares.tolist(),
+            "by_seed": [of_seed.tolist() for of_seed in by_seed],
+            "points_from_equal": float(100 * np.abs(shares - 1 / stride**2).max()),
+        }
+    return found
+
+
+def decide(methods: Mapping[str, Any]) -> dict[str, Any]:
+    """Claim 2 of one architecture by what `compare` returned of each method.
+
+    Returns:
+      "stride", whether a grid keeps its centroids from deciding; "verdicts": {method: {measure:
+      verdict}} of the claimed methods, and "claim_2".
+    """
+    claimed = {name: methods[name] for name in CLAIMED if name in methods}
+    gridded = any(
+        runs[run]["points_from_equal"] > GRID
+        for method in claimed.values()
+        for runs in method["phases"].values()
+        for run in RUNS
     )
-    return {"measures": measures, "claim_2": claim}
+    verdicts = {}
+    for name, method in claimed.items():
+        measures = method["measures"]
+        verdicts[name] = {
+            one: measures[one]["difference"]["verdict"] for one in CLAIM if one in measures
+        }
+        if gridded:
+            verdicts[name]["spectral_centroid"] = STRIDE
+    every = [verdict for of_method in verdicts.values() for verdict in of_method.values()]
+    missing = ["not measured"] * (len(CLAIMED) - len(claimed))
+    return {
+        "stride": gridded,
+        "verdicts": verdicts,
+        "claim_2": statistics.all_hold([*every, *missing]),
+    }
 
 
 def table(title: str, found: Mapping[str, Any]) -> result.Table:
@@ -78,36 +156,53 @@ def table(title: str, found: Mapping[str, Any]) -> result.Table:
     for name, method in found["methods"].items():
         for measured, values in method["measures"].items():
             undefined = sum(values["undefined"].values())
-            verdict = values["difference"].get("verdict") if name in CLAIMED else None
+            verdict = found["verdicts"].get(name, {}).get(measured)
+            change = values["difference"]
+            over_seeds = [change.get("t_low"), change.get("t_high")]
             rows.append(
                 [
                     sensitivity.method_title(name),
                     MEASURES[measured] + sensitivity.undefined(undefined, "maps"),
-                    result.Number(values["std"]),
-                    result.Number(values["adv"]),
-                    result.Change(values["difference"]),
+                    *(result.Number(values[run]) for run in sensitivity.RUNS),
+                    result.Change(change),
+                    "–" if None in over_seeds else "[{:+.3f}, {:+.3f}]".format(*over_seeds),
                     result.Verdict(verdict) if verdict else "",
                 ]
             )
-    header = ["method", "measure", "STD", "ADV", "ADV − STD [95 %]", "claim 2"]
+    header = ["method", "measure", *sensitivity.RUNS.values()]
+    header += ["ADV − STD [95 %]", "t over seeds", "claim 2"]
     caption = f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds"
+    return result.Table(header, rows, caption=caption, left=2)
+
+
+def table_of_phases(title: str, found: Mapping[str, Any]) -> result.Table:
+    """How far the phases of each stride are from equal."""
+    rows: list[list[result.Cell]] = [
+        [
+            sensitivity.method_title(name),
+            f"every {stride} pixels: 1 of {int(stride) ** 2} phases",
+            *(result.Number(runs[run]["points_from_equal"], 1) for run in sensitivity.RUNS),
+        ]
+        for name, method in found["methods"].items()
+        for stride, runs in method["phases"].items()
+    ]
+    caption = f"{title}: how far the energy in a phase is from an equal share, at most, points"
+    header = ["method", "grid", *sensitivity.RUNS.values()]
     return result.Table(header, rows, caption=caption, left=2)
 
 
 def decision(found: Mapping[str, Any]) -> result.Decision:
     """Claim 2 of one architecture, with the measures that decide it."""
     measures = []
-    for name in [name for name in CLAIMED if name in found["methods"]]:
-        of_method = found["methods"][name]["measures"]
-        for measured in [measured for measured in CLAIM if measured in of_method]:
-            values = of_method[measured]
+    for name, verdicts in found["verdicts"].items():
+        for measured, verdict in verdicts.items():
+            values = found["methods"][name]["measures"][measured]
             measures.append(
                 result.Measure(
                     f"{name.replace('_', ' ')}: {CLAIM[measured][1]}",
-                    result.Spread(values["std_by_seed"], digits=3),
-                    result.Spread(values["adv_by_seed"], digits=3),
+                    *(result.Spread(values[f"{run}_by_seed"], digits=3) for run in RUNS),
                     result.Change(values["difference"]),
-                    values["difference"]["verdict"],
+                    verdict,
                 )
             )
     return result.Decision(found["claim_2"], measures)
@@ -126,13 +221,13 @@ def write_box(
     for name, of_runs in drawn.maps.items():
         measures, method = found["methods"][name]["measures"], sensitivity.method_title(name)
         strips = []
-        for run, of_run in of_runs.items():
+        for run in RUNS:
             text = sensitivity.RUNS[run]
             heading = f"{text}: spectral centroid {measures['spectral_centroid'][run]:.3f}"
             heading += " cycles/pixel"
             if "band_share" in measures:
                 heading += f", along the silhouette {measures['band_share'][run]:.3f}"
-            file = write(plots.to_picture(of_run), f"{name}_{run}")
+            file = write(plots.to_picture(of_runs[run]), f"{name}_{run}")
             strips.append(result.Strip(file, heading, f"{method} of {text} for {classes}", run))
         panels.append(result.Panel(method, strips))
     before = result.Strip(write(drawn.images, "images"), "Pictures", f"Pictures: {classes}")
@@ -147,16 +242,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> result.Finding:
     """Measures and draws the maps of one architecture."""
-    found, drawn = sensitivity.examine(pairs, compare, arguments)
-    found["claim_2"] = statistics.all_hold(
-        found["methods"].get(name, {}).get("claim_2", "not measured") for name in CLAIMED
-    )
+    found, drawn = sensitivity.examine(pairs, compare, arguments, random=True)
+    found |= decide(found["methods"])
+    # As in the paper: STD above ADV. Figure 8 shows those of random weights as well.
+    maps = {name: {run: runs[run] for run in RUNS} for name, runs in drawn.maps.items()}
+    drawn = dataclasses.replace(drawn, maps=maps)
     stem = arguments.out / f"figure2_sensitivity_maps_{trained.slug(title)}"
-    parts: list[result.Part] = [table(title, found)]
+    notes = [RANDOM_NOTE, T_NOTE]
+    if not found["masks"]:
+        notes.append(NO_MASKS)
+    if found["stride"]:
+        notes.append(
+            f"A phase is more than {GRID:g} points from an equal share: the centroid shows the "
+            "network's stride, and decides nothing."
+        )
+    parts: list[result.Part] = [
+        table(title, found),
+        table_of_phases(title, found),
+        result.Notes(notes),
+    ]
     if arguments.tiles:
         parts.insert(0, write_box(title, found, drawn, stem))
-    if not found["masks"]:
-        parts.append(result.Notes([NO_MASKS]))
     caption = f"{title}: sensitivity maps for the true class"
     path = stem.with_suffix(".png")
     parts.append(sensitivity.draw(drawn, title=caption, path=path, folded=arguments.tiles))
@@ -180,7 +286,8 @@ EXPERIMENT = Experiment(
         result.Claim(
             "2",
             "Robust sensitivity maps ignore fine texture",
-            "for each of three methods, centroid ADV − STD < 0 and share along the silhouette "
+            "for each of three methods, centroid ADV − STD < 0 (open where a map's energy lies on "
+            "the grid of a stride) and, where there are masks, share along the silhouette "
             "ADV − STD > 0",
         ),
     ),

@@ -200,6 +200,14 @@ def decide(styles: Mapping[str, Any]) -> result.Decision:
         layers = f"{STYLES[style]} images, conv {', '.join(map(str, deepest['layers']))}"
         differences = deepest["differences"]
         claimed = rows(layers, {name: differences[name] for name in CLAIMED if name in differences})
+        # Where anything was measured, what is missing is the colour that grey images do not have.
+        claimed += [
+            result.Measure(
+                f"{layers}: {MEASURES[name]}", "–", "–", "–", verdict=statistics.NOT_APPLICABLE
+            )
+            for name in CLAIMED
+            if differences and name not in differences
+        ]
         decides = style == "paper"
         measures += claimed if decides else [replace(row, verdict="") for row in claimed]
     verdicts = [row.verdict for row in measures if row.verdict]

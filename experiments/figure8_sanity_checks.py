@@ -24,13 +24,14 @@ import numpy as np
 
 from experiments import randomization, result, sensitivity, statistics, trained
 from experiments.experiment import Experiment, whole_number
+from experiments.pictures import Pictures
 from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES
 
 _CLAIMED = "guided_backprop"
 
 
 def compare(
-    maps: Mapping[str, Sequence[np.ndarray]], masks: np.ndarray | None = None
+    maps: Mapping[str, Sequence[np.ndarray]], pictures: Pictures | None = None
 ) -> dict[str, Any]:
     """Similarities of the maps of one method between settings and between seeds, as JSON.
 
@@ -38,7 +39,7 @@ def compare(
 
     Args:
       maps: {"random" | "std" | "adv": maps of each seed}.
-      masks: have no part in it.
+      pictures: have no part in it.
     """
     between = {
         f"{first}-{second}": list(map(sensitivity.similarities, maps[first], maps[second]))

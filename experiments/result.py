@@ -39,7 +39,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim: "holds", "does not hold", "open" or "not measured"."""
+    """What became of a claim.
+
+    "holds", "does not hold", "open", "not measured" or "not applicable"; what is open for a reason
+    of its own says it behind a colon, as "open: stride", and is coloured as what is open.
+    """
 
     text: str
 

@@ -51,7 +51,7 @@ class Drawn:
     """What is to be drawn.
 
     Attributes:
-      images: float32 (n, h, w, 3) in [0, 1].
+      images: float32 (n, h, w, c) in [0, 1].
       classes: their names.
       maps: {method: {run: maps (n, h, w, c)}}, the runs from top to bottom.
       seed: of the trainings.
@@ -146,7 +146,7 @@ def random_key(seed: int) -> jax.Array:
 
 def examine(
     pairs: trained.Pairs,
-    compare: Callable[[dict[str, list[np.ndarray]], np.ndarray | None], dict[str, Any]],
+    compare: Callable[[dict[str, list[np.ndarray]], Pictures], dict[str, Any]],
     arguments: argparse.Namespace,
     *,
     random: bool = False,
@@ -155,7 +155,7 @@ def examine(
 
     Args:
       pairs: STD and ADV of each seed.
-      compare: of {run: a method's maps of each seed} and the masks of the pictures.
+      compare: of {run: a method's maps of each seed} and the pictures.
       arguments: of `add_arguments`.
       random: a randomly initialised network of each seed is a run as well.
 
@@ -191,7 +191,7 @@ def examine(
         of_runs = {
             run: [maps_by(each, name) for each in seeds] for run, seeds in classifiers.items()
         }
-        compared[name] = compare(of_runs, pictures.masks)
+        compared[name] = compare(of_runs, pictures)
         maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
     progress.close(f"{progress.title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
     found = {

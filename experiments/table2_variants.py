@@ -13,7 +13,8 @@ conflicts, as far as there are any, ADV is ahead.
 Colours are mirrored about the paper's mean, ImageNet's [0.485, 0.456, 0.406], for every data set.
 Where neither model loses more than a point by that, two losses of nothing lie close together
 whatever the models are: the first half is then open, not confirmed. (textured_shapes is drawn
-symmetric about 0.5: what is lost there comes from the distance of the two means.)
+symmetric about 0.5: what is lost there comes from the distance of the two means.) Pictures of one
+channel have no colours: there the second half decides alone.
 
 Which images are right is kept beside each checkpoint, so that an interrupted call goes on.
 
@@ -80,7 +81,9 @@ PAPER_NOTE = (
 def measure(pairs: trained.Pairs, *, stylized: Path | None, batch_size: int | None) -> Runs:
     """The accuracies of one architecture on all variants."""
     first = pairs[0][0]
-    variants = {"standard": None, "reversed": accuracies.reversed_colors()}
+    variants: dict[str, Any] = {"standard": None}
+    if accuracies.has_colors(first):
+        variants["reversed"] = accuracies.reversed_colors()
     passes: list[tuple[dict[str, Any], dict[str, Any]]] = [(variants, {})]
     if accuracies.has_cue_conflict(first):
         passes.append(({"cue_conflict": None}, {"split": "cue_conflict", "what": "cue conflict"}))
@@ -118,23 +121,24 @@ def decide(runs: Runs) -> dict[str, Any]:
     """Claim 6, with the differences that decide it.
 
     Where neither STD nor ADV loses more than a point by the reversal (means over seeds), the half
-    about it is open: that two models both lose nothing does not show that they lose the same.
+    about it is open: that two models both lose nothing does not show that they lose the same. Of
+    pictures without colours that half is not applicable.
     """
-    losses = {
-        run: [seed["standard"].right - seed["reversed"].right for seed in seeds]
-        for run, seeds in runs.items()
-    }
-    change = statistics.compare(losses["adv"], losses["std"])
-    lost = {run: [float(seed.mean()) for seed in seeds] for run, seeds in losses.items()}
-    nothing_lost = all(float(np.mean(seeds)) <= _NOTHING_LOST for seeds in lost.values())
-    halves: dict[str, Any] = {
-        "reversed": {
+    halves: dict[str, Any] = {"reversed": {"verdict": statistics.NOT_APPLICABLE}}
+    if "reversed" in runs["std"][0]:
+        losses = {
+            run: [seed["standard"].right - seed["reversed"].right for seed in seeds]
+            for run, seeds in runs.items()
+        }
+        change = statistics.compare(losses["adv"], losses["std"])
+        lost = {run: [float(seed.mean()) for seed in seeds] for run, seeds in losses.items()}
+        nothing_lost = all(float(np.mean(seeds)) <= _NOTHING_LOST for seeds in lost.values())
+        halves["reversed"] = {
             "lost": lost,
             "nothing_lost": nothing_lost,
             "std_loses_more_by": change,
             "verdict": "open" if nothing_lost else statistics.within(change, _WITHIN),
         }
-    }
     halves |= {name: accuracies.ahead(runs, name) for name in STYLIZED if name in runs["std"][0]}
     verdicts = [half["verdict"] for half in halves.values()]
     # The reversal alone is half of the claim.
@@ -194,16 +198,20 @@ def tables(title: str, numbers: Mapping[str, Any]) -> list[result.Part]:
         f"{TITLES[name].lower()} {variant['n']}" for name, variant in measured["std"].items()
     )
     mean = ", ".join(f"{value:g}" for value in numbers["reversed_about"])
+    about = f" Colours are reversed about the mean of ImageNet, [{mean}]."
     notes = []
-    if numbers["claim"]["reversed"]["nothing_lost"]:
+    reversal = numbers["claim"]["reversed"]
+    if reversal["verdict"] == statistics.NOT_APPLICABLE:
+        notes.append("Pictures of one channel have no colours: to reverse them is not applicable.")
+    elif reversal["nothing_lost"]:
         notes.append("By reversed colours nothing was lost, so nothing is compared.")
     if not STYLIZED.keys() & numbers["claim"].keys():
         notes.append("Nothing stylised was given, and the data set has no cue conflicts.")
     return [
         result.Text(
             f"Per cent, mean ± standard deviation; pairs of trainings: {len(numbers['pairs'])}; "
-            f"images: {counts}; a guess has {numbers['chance']:g} %. Colours are reversed about "
-            f"the mean of ImageNet, [{mean}]. {PAPER_NOTE}"
+            f"images: {counts}; a guess has {numbers['chance']:g} %."
+            f"{about if 'reversed' in measured['std'] else ''} {PAPER_NOTE}"
         ),
         result.Table(["", "", *TITLES.values()], ours, papers, left=2),
         *([result.Notes(notes)] if notes else []),
@@ -214,14 +222,14 @@ def decision(numbers: Mapping[str, Any]) -> result.Decision:
     """Claim 6 of one architecture, with the measures that decide it."""
     claim = numbers["claim"]
     lost = claim["reversed"]
-    measures = [
-        result.Measure(
-            "points of top-1 lost by reversed colours",
+    cells: list[result.Cell] = ["–", "–", "–"]
+    if lost["verdict"] != statistics.NOT_APPLICABLE:
+        cells = [
             *(result.Spread(lost["lost"][run]) for run in RUNS),
             result.Change(lost["std_loses_more_by"], 1, "STD loses more by"),
-            lost["verdict"],
-        )
-    ]
+        ]
+    what = "points of top-1 lost by reversed colours"
+    measures = [result.Measure(what, *cells, lost["verdict"])]
     for name, title in STYLIZED.items():
         if name in claim:
             top1 = [numbers["accuracies"][run][name]["top1"] for run in RUNS]

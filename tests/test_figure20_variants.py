@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -55,6 +57,25 @@ def test_columns_are_the_variants_of_the_same_pictures(shapes):
     # Pictures of class k in the copy have the level 20 k, at the data's size.
     assert by_title["stylized"].shape == pictures.images.shape
     np.testing.assert_allclose(by_title["stylized"][:, 5, 5, 0] * 255, 20.0 * np.arange(10), atol=1)
+
+
+def test_grey_pictures_have_no_colours_to_reverse(data_dir, tmp_path):
+    one = trained.find(write_workdir(tmp_path, data_dir, seeds=(3,)))[0]
+    pictures = evaluation_pictures(one.config, 2)
+    grey = dataclasses.replace(pictures, images=pictures.images[..., :1])
+    columns = figure20.columns(one, grey, None)
+    assert [column.title for column in columns] == [
+        "standard",
+        "σ = 1",
+        "σ = 3",
+        "σ = 5",
+        "once",
+        "5 times",
+    ]
+    once = cv2.medianBlur(grey.images[1, ..., 0], 5)
+    np.testing.assert_array_equal(columns[4].images[1, ..., 0], once)
+    figure20.draw(columns, grey, [0, 1], title="Grey", path=tmp_path / "grey.png")
+    assert np.ptp(np.asarray(Image.open(tmp_path / "grey.png").convert("RGB")), axis=-1).max() == 0
 
 
 def test_sheets_record_and_table(shapes, tmp_path, capsys):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments import figure3_layer_visualization as figure3
+from experiments.result import Decision
 from jaxrobust import feature_visualization, models
 from jaxrobust.core.settings import to_plain
 from jaxrobust.training import checkpoints
@@ -149,6 +150,18 @@ def test_claim_4():
     assert decided.measures[0].second.values == pytest.approx([0.405] * 3)
     assert figure3.decide(styles(paper=-0.1, regularized=0.1)).verdict == "does not hold"
     assert figure3.decide(styles(regularized=0.1)).verdict == "not measured"
+
+
+def test_grey_images_are_judged_by_their_centroid():
+    grey = styles(paper=0.1)
+    differences = grey["paper"]["deepest_third"]["differences"]
+    del differences["chroma_energy"], differences["chroma_share"]
+    decided = figure3.decide(grey)
+    assert decided.verdict == "holds"
+    assert [row.verdict for row in decided.measures] == ["holds", "not applicable"]
+    assert decided.measures[1].what == "plain images, conv 5, 6: colour energy above half Nyquist"
+    differences.clear()  # no layer of the deepest third was asked for
+    assert figure3.decide(grey) == Decision("not measured", [])
 
 
 def test_layers_over_the_depth():

@@ -209,6 +209,78 @@ def test_bad_options_of_the_spectrum_are_refused(call, message):
         call()
 
 
+# Phases
+
+
+def grid_of(values, stride, row, column):
+    """The values where a grid has its pixels, 0 elsewhere."""
+    rows, columns = np.indices(values.shape[-3:-1])
+    on_grid = (rows % stride == row) & (columns % stride == column)
+    return values * on_grid[..., None]
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_phases_are_the_spectrum_of_the_squared_magnitude(stride):
+    maps = RNG.standard_normal((3, 24, 36, 3)) * RNG.uniform(0.5, 2, (3, 24, 36, 1))
+    shares = map_metrics.phase_shares(maps, stride=stride)
+    spectra = np.fft.fft2((maps**2).sum(-1))
+    at_multiples = spectra[:, :: 24 // stride, :: 36 // stride] / spectra[:, :1, :1]
+    np.testing.assert_allclose(np.fft.fft2(shares), at_multiples, atol=1e-12)
+    np.testing.assert_array_equal(map_metrics.phase_shares(maps[1], stride=stride), shares[1])
+    np.testing.assert_allclose(shares.sum((1, 2)), 1.0)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (29, 31)])
+def test_a_grid_lies_in_one_phase(size):
+    values = RNG.choice([-1.0, 1.0], (*size, 3))
+    shares = map_metrics.phase_shares(grid_of(values, 2, 1, 0), stride=2)
+    assert shares.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+    # A grid twice as wide lies in one phase of each; a map of one size has no grid, whatever sides.
+    wide = grid_of(values, 4, 2, 3)
+    assert map_metrics.phase_shares(wide, stride=4)[2, 3] == 1.0
+    assert map_metrics.phase_shares(wide, stride=2)[0, 1] == 1.0
+    np.testing.assert_allclose(map_metrics.phase_shares(values, stride=4), 1 / 16)
+    # By hand: three phases of squares 1, and one of 4.
+    mixed = values + grid_of(values, 2, 0, 1)
+    expected = np.array([[1, 4], [1, 1]]) / 7
+    np.testing.assert_allclose(map_metrics.phase_shares(mixed, stride=2), expected)
+
+
+def test_white_noise_has_no_grid_and_its_spectrum_does_not_tell_one():
+    noise = np.random.default_rng(1).standard_normal((20, 64, 64, 1))
+    shares = map_metrics.phase_shares(noise, stride=2)
+    # Of 1024 squares of normal values in a phase, each of variance 2, against three more phases.
+    deviation = np.sqrt(2 / 1024 * 3 / 4) / 4
+    assert np.abs(shares - 1 / 4).max() < 4.5 * deviation
+    np.testing.assert_allclose(shares.mean(0), 1 / 4, atol=4.5 * deviation / np.sqrt(20))
+    on_grid = grid_of(noise, 2, 0, 0)
+    centroids = [map_metrics.spectral_centroid(maps).mean() for maps in (noise, on_grid)]
+    assert centroids[0] == pytest.approx(centroids[1], abs=0.003)
+    assert map_metrics.phase_shares(on_grid, stride=2)[:, 0, 0].min() == 1.0
+
+
+def test_a_map_of_zeros_has_no_phases_and_a_tiny_one_has():
+    maps = np.stack([MAPS[0], 0 * MAPS[0], np.float32(2.0**-100) * MAPS[0]])
+    shares = map_metrics.phase_shares(jnp.asarray(maps), stride=2)
+    assert np.isnan(shares[1]).all()
+    np.testing.assert_array_equal(shares[2], shares[0])
+
+
+@pytest.mark.parametrize(
+    ("stride", "message"),
+    [
+        (33, r"stride must be at most 32, the maps' shorter side, got 33\.$"),
+        (1, r"stride must be a whole number of at least 2, got 1\.$"),
+        (2.0, r"stride must be a whole number"),
+    ],
+)
+def test_bad_strides_are_refused(stride, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        map_metrics.phase_shares(MAPS, stride=stride)
+    with pytest.raises(ValueError, match=r"must be finite, got NaN or infinity\.$"):
+        map_metrics.phase_shares(np.full((8, 8, 1), np.nan), stride=2)
+
+
 # Silhouette
 
 

@@ -204,6 +204,12 @@ def test_tables_keep_empty_cells_and_mark_what_is_the_papers(tmp_path):
     text = made(tmp_path, [table]).replace("\n", "")
     verdict = '<span class="verdict does-not-hold">does not hold</span>'
     assert f'<td class="number">{verdict}</td><td class="number"></td></tr>' in text
+    # What is open for a reason looks like what is open.
+    reasons = Table(["a", "b"], [["x", Verdict("open: stride")], ["y", Verdict("not applicable")]])
+    shown = made(tmp_path, [reasons])
+    assert '<span class="verdict open">open: stride</span>' in shown
+    assert '<span class="verdict not-applicable">not applicable</span>' in shown
+    assert ".not-applicable {" in shown
     paper = '<tr class="of-paper"><th scope="row"><em>the paper:</em> y</th>'
     assert f'{paper}<td class="number"></td><td class="number">1</td></tr>' in text
     two = made(tmp_path, [Table(["a", "b", "c"], [["x", "y", "z"]], left=2)])

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from experiments import statistics
 from experiments.statistics import Difference, difference
@@ -89,6 +90,33 @@ def test_equal_differences_have_no_width():
     result = difference(first, [values + 2 for values in first])
     assert (result.low, result.mean, result.high) == (2.0, 2.0, 2.0)
     assert difference(first, first).verdict("positive") == "open"
+
+
+def test_t_interval_by_hand_and_as_scipy_has_it():
+    # Of 1, 2, 6: mean 3, s² = 7, and t of 2 degrees of freedom is 4.3027 in any table.
+    reach = 4.30265 * np.sqrt(7 / 3)
+    assert statistics.t_interval([1.0, 2.0, 6.0]) == pytest.approx((3 - reach, 3 + reach), rel=1e-5)
+    first, second = np.random.default_rng(5).normal([[0.0], [1.0]], 1, (2, 5))
+    for confidence in (0.95, 0.8):
+        test = scipy.stats.ttest_rel(second, first)
+        found = statistics.t_interval(second - first, confidence=confidence)
+        assert found == pytest.approx(tuple(test.confidence_interval(confidence)))
+        change = difference(first, second, confidence=confidence)
+        assert (change.t_low, change.t_high) == pytest.approx(found)
+
+
+def test_t_interval_is_of_the_means_of_seeds():
+    values = [np.array([0.0, 2.0, np.nan]), np.array([2.0, 4.0, 6.0, 8.0]), np.array([3.0])]
+    change = statistics.compare([0 * value for value in values], values, "positive")
+    assert (change["t_low"], change["t_high"]) == statistics.t_interval([1.0, 5.0, 3.0])
+    assert (change["t_low"] < 0, change["verdict"]) == (True, "holds")  # it does not decide yet
+    one_seed = statistics.compare([[0.0, 0.0]], [[1.0, 2.0]])
+    assert (one_seed["t_low"], one_seed["t_high"]) == (None, None)
+    for wrong in ([1.0], [[1.0, 2.0]], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="one for each of at least 2 seeds, got "):
+            statistics.t_interval(wrong)
+    with pytest.raises(ValueError, match=r"in \(0, 1\), got 95\.$"):
+        statistics.t_interval([1.0, 2.0], confidence=95)
 
 
 def test_the_seed_decides_the_interval_and_chunks_do_not(monkeypatch):
@@ -178,6 +206,13 @@ def test_undefined_maps_are_left_out_and_counted():
         (["holds", "holds"], "holds"),
         (["holds", "open"], "open"),
         (["open", "does not hold"], "does not hold"),
+        (["holds", "open: stride"], "open: stride"),
+        (["open", "open: stride", "not applicable"], "open: stride"),
+        (["open: undertrained", "open: stride"], "open: stride, undertrained"),
+        (["does not hold", "open: stride"], "does not hold"),
+        (["not applicable", "holds"], "holds"),
+        (["not applicable", "open"], "open"),
+        (["not applicable"], "not applicable"),
     ],
 )
 def test_claims_hold_together(verdicts, expected):

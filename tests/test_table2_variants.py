@@ -73,6 +73,25 @@ def test_claim_6(std, adv, verdicts):
     assert found["reversed"]["std_loses_more_by"]["mean"] == pytest.approx(more)
 
 
+@pytest.mark.parametrize(
+    ("variants", "verdict"),
+    [({}, "open"), ({"cue_conflict": 20}, "holds")],
+)
+def test_pictures_without_colours_are_not_reversed(variants, verdict):
+    runs = made_runs({"standard": 90, **variants}, {"standard": 80, **dict.fromkeys(variants, 60)})
+    found = {"accuracies": table2.describe(runs), "claim": table2.decide(runs)}
+    found |= {"pairs": [], "chance": 10.0, "reversed_about": [0.485, 0.456, 0.406]}
+    assert found["claim"]["claim_6"] == verdict
+    text, table, notes = table2.tables("Net", found | {"dataset_title": "Fashion-MNIST"})
+    assert "reversed" not in text.text
+    assert notes.sentences[0].endswith("to reverse them is not applicable.")
+    assert table.rows[0][3] == ""
+    decision = table2.decision(found)
+    reversal = decision.measures[0]
+    assert (reversal.first, reversal.difference, reversal.verdict) == ("–", "–", "not applicable")
+    assert decision.verdict == verdict
+
+
 @pytest.mark.parametrize(("adv_reversed", "said"), [(90, True), (80, False)])
 def test_a_half_without_losses_says_so(adv_reversed, said):
     runs = made_runs({"standard": 90, "reversed": 90}, {"standard": 90, "reversed": adv_reversed})
