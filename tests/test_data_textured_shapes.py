@@ -33,6 +33,16 @@ def test_pictures_depend_on_split_and_index_alone():
     assert not np.array_equal(first[0], draw("train", 17, parameters=other)[0])
 
 
+def test_a_batch_holds_the_single_pictures():
+    pictures = textured_shapes.draw_batch("cue_conflict", (3, 21), size=16)
+    assert pictures.images.dtype == np.float32
+    for position, index in enumerate((3, 21)):
+        image, mask, shape, texture = draw("cue_conflict", index, size=16)
+        np.testing.assert_array_equal(np.rint(255 * pictures.images[position]), image)
+        np.testing.assert_array_equal(pictures.masks[position], mask[..., 0] == 255)
+        assert (pictures.labels[position], pictures.textures[position]) == (shape, texture)
+
+
 @pytest.mark.parametrize(
     ("size", "checksum"),
     [(16, 3267937485), (32, 156943449), (64, 1867944182), (224, 796272089)],

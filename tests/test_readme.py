@@ -101,6 +101,7 @@ def test_blocks_run(own_project, quickly_compiled):
             '"imagenet_linf_4.pt", "resnet50"', f'"imagenet_linf_4.pt", "{STAND_IN}"'
         )
         exec(compile(block, str(README), "exec"), names)
+    assert Image.open("std_and_adv.png").height > 100
     assert names["adversarial"].shape == (8, 32, 32, 3)
     assert names["classifier"](np.zeros((64, 64, 3), np.float32)).shape == (2,)
 

@@ -88,7 +88,7 @@ def test_only_plots_imports_matplotlib_and_only_checkpoints_orbax():
 def test_methods_do_not_wait_for_the_data_libraries():
     code = (
         "import sys, importlib\n"
-        f"for room in {[*METHODS, 'stylization', 'torch_weights', 'guided']}:\n"
+        f"for room in {[*METHODS, 'models', 'stylization', 'torch_weights', 'guided']}:\n"
         "    importlib.import_module(f'jaxrobust.{room}')\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

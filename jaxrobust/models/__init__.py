@@ -1,4 +1,4 @@
-"""The classifiers of the project by name, and a user's own by import path."""
+"""The classifiers of the project by name, some of them trained, and a user's own by import path."""
 
 import dataclasses
 import importlib
@@ -10,11 +10,23 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrobust.classifier import Classifier
 from jaxrobust.core.checks import check_count, check_that
 from jaxrobust.core.named import check_choice, did_you_mean
-from jaxrobust.models import alexnet, late_fusion, layers, resnet, vgg
+from jaxrobust.models import alexnet, late_fusion, layers, resnet, vgg, weight_files
 
-__all__ = ["alexnet", "create", "late_fusion", "layers", "names", "resnet", "vgg"]
+__all__ = [
+    "alexnet",
+    "create",
+    "late_fusion",
+    "layers",
+    "names",
+    "pretrained",
+    "pretrained_description",
+    "pretrained_names",
+    "resnet",
+    "vgg",
+]
 
 _REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "alexnet": alexnet.alexnet,
@@ -104,6 +116,73 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
             f"{', '.join(allowed)}."
         )
     return module(num_classes=num_classes, **fields)
+
+
+def pretrained(name: str) -> Classifier:
+    """A trained classifier that comes with the package: no training, no download.
+
+    "quickstart_std" and "quickstart_adv" are the two trainings of `configs/quickstart.py`, the
+    standard and the adversarial one, on `textured_shapes`: images (32, 32, 3), ten silhouettes.
+    `jaxrobust.data.textured_shapes.draw_batch` draws pictures for them.
+
+    Args:
+      name: one of `pretrained_names()`.
+
+    Returns:
+      a classifier of images in [0, 1], whose arrays follow the images' devices.
+
+    Raises:
+      ValueError: for another name, or when the file of weights is damaged.
+      OSError: when the file is missing.
+
+    Example:
+      >>> from jaxrobust import models
+      >>> from jaxrobust.data import textured_shapes
+      >>> pictures = textured_shapes.draw_batch("test", range(5))
+      >>> models.pretrained("quickstart_adv")(pictures.images).shape
+      (5, 10)
+      >>> models.pretrained("resnet50")
+      Traceback (most recent call last):
+      ValueError: pretrained network must be one of quickstart_adv, quickstart_std, got 'resnet50'.
+    """
+    description, variables = weight_files.read(name)
+    return Classifier(create(**description["model"]), variables)
+
+
+def pretrained_names() -> tuple[str, ...]:
+    """The names that `pretrained` knows, in alphabetical order.
+
+    Example:
+      >>> from jaxrobust import models
+      >>> models.pretrained_names()
+      ('quickstart_adv', 'quickstart_std')
+    """
+    return weight_files.names()
+
+
+def pretrained_description(name: str) -> dict[str, Any]:
+    """What a trained classifier is, how it was trained, and how good it was found to be.
+
+    Args:
+      name: one of `pretrained_names()`.
+
+    Returns:
+      `model`, as `create` takes it, with mean and std; `image_shape`; `classes`, their names in the
+      order of the logits; `run`, `seed`, `steps` and `training`, the settings of the training;
+      `jaxrobust`, the version that trained it; `results`, its entry in results.json, in per cent.
+
+    Raises:
+      ValueError, OSError: as `pretrained`.
+
+    Example:
+      >>> from jaxrobust import models
+      >>> description = models.pretrained_description("quickstart_adv")
+      >>> description["training"]["dataset"]["name"], description["image_shape"]
+      ('textured_shapes', [32, 32, 3])
+      >>> description["classes"][:4], sorted(description["results"])
+      (['disc', 'square', 'triangle', 'star'], ['attacks', 'clean', 'cue_conflict'])
+    """
+    return weight_files.read(name)[0]
 
 
 def _create_backbones(chosen: Any, dtype: Any) -> tuple[nn.Module, ...]:
