@@ -263,6 +263,52 @@ def max_pool(images: Array, size: int, *, stride: int | None = None, padding: in
     return nn.max_pool(images, (size, size), (stride, stride), [(padding, padding)] * 2)
 
 
+DOWNSAMPLINGS = ("stride", "average_pool", "blur_pool", "max_pool")
+
+
+def halve(images: Array, downsampling: str) -> Array:
+    """Half the height and width, rounded up, such that every pixel counts.
+
+    A convolution of stride 2 reads the pixels of one phase of 2 x 2 more often than those of the
+    others, and its gradient is a grid; these pools read all of them alike. An odd side is made even
+    by repeating its last row or column (but for "blur_pool", which needs none).
+
+    Args:
+      images: (n, height, width, channels).
+      downsampling: "average_pool" and "max_pool" of 2 x 2 pixels, or "blur_pool", the binomial
+        filter of 3 x 3 pixels before every second pixel is taken, borders mirrored (Zhang 2019).
+
+    Returns:
+      (n, ceil(height / 2), ceil(width / 2), channels).
+
+    References:
+      https://arxiv.org/abs/1904.11486
+
+    Example:
+      >>> halve(jnp.arange(16.0).reshape(1, 4, 4, 1), "average_pool")[0, :, :, 0].tolist()
+      [[2.5, 4.5], [10.5, 12.5]]
+    """
+    if downsampling == "blur_pool":
+        for axis in (1, 2):
+            around = [(0, 0)] * 4
+            around[axis] = (1, 1)
+            mirrored = jnp.pad(images, around, mode="reflect")
+            before, middle, after = (
+                lax.slice_in_dim(mirrored, start, start + images.shape[axis], 2, axis)
+                for start in range(3)
+            )
+            images = 0.25 * before + 0.5 * middle + 0.25 * after
+        return images
+    n, height, width, channels = images.shape
+    if height % 2 or width % 2:
+        odd = [(0, 0), (0, height % 2), (0, width % 2), (0, 0)]
+        images = jnp.pad(images, odd, mode="edge")
+    if downsampling == "max_pool":
+        return max_pool(images, 2)
+    windows = images.reshape(n, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
+    return windows.mean((2, 4))
+
+
 def adaptive_average_pool(images: Array, size: Pair) -> Array:
     """Average over a fixed number of windows, as PyTorch's `adaptive_avg_pool2d`.
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrobust.core.checks import check_that
+from jaxrobust.core.named import check_choice
 from jaxrobust.models import layers
 
 Array = jax.Array
@@ -48,6 +50,7 @@ class ResidualBlock(nn.Module):
       features: channels that leave it.
       stride: stride of the block's first 3x3 convolution.
       bottleneck: whether it is a bottleneck.
+      downsampling: how a stride of 2 is taken, see `ResNet`.
       dtype: compute dtype.
       batch_statistics_axis: see `layers.BatchNorm`.
     """
@@ -56,12 +59,16 @@ class ResidualBlock(nn.Module):
     features: int
     stride: int = 1
     bottleneck: bool = False
+    downsampling: str = "stride"
     dtype: Any = jnp.float32
     batch_statistics_axis: str | None = None
 
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool = False) -> Array:
         width, features, stride = self.width, self.features, self.stride
+        if stride != 1 and self.downsampling != "stride":
+            # Before both branches: the convolutions cost what strided ones do.
+            inputs, stride = layers.halve(inputs, self.downsampling), 1
         # Features, kernel size and stride of each convolution.
         if self.bottleneck:
             convolutions = [(width, 1, 1), (width, 3, stride), (features, 1, 1)]
@@ -101,6 +108,9 @@ class ResNet(nn.Module):
         stem of stride 2 with one.
       stem_stride: stride of the stem instead of these; 2 with `small_images` makes a network of
         about a quarter of the cost.
+      downsampling: how each stride of 2 is taken: "stride" by the convolutions themselves; or by a
+        pool, which leaves no grid in gradients: "average_pool", "max_pool" or "blur_pool" before
+        the stages and after the stem (see `layers.halve`), whose convolutions then have stride 1.
       width: channels of the stem and the first stage; each stage doubles them.
       widening: factor on the channels of the bottlenecks' 3x3 convolutions (2 makes a Wide
         ResNet-50-2 of a ResNet-50), or on all channels after the stem of basic blocks.
@@ -115,6 +125,7 @@ class ResNet(nn.Module):
     bottleneck: bool = False
     small_images: bool = False
     stem_stride: int | None = None
+    downsampling: str = "stride"
     width: int = 64
     widening: int = 1
     num_classes: int | None = 1000
@@ -129,6 +140,11 @@ class ResNet(nn.Module):
 
         With `train=True` the collection `batch_stats` must be mutable.
         """
+        check_choice("downsampling", self.downsampling, layers.DOWNSAMPLINGS)
+        stride = self.stem_stride or (1 if self.small_images else 2)
+        pooled = self.downsampling != "stride"
+        rule = f"be 1 or 2 with the downsampling {self.downsampling!r}"
+        check_that(not pooled or stride in (1, 2), "stem_stride", rule, stride)
         outputs = layers.normalize(images, self.mean, self.std, self.dtype)
         stem = partial(
             layers.Convolution,
@@ -137,15 +153,15 @@ class ResNet(nn.Module):
             kernel_init=layers.he_normal_fan_out(),
             name="conv1",
         )
-        if self.small_images:
-            convolution = stem(3, self.stem_stride or 1, 1)
-        else:
-            convolution = stem(7, self.stem_stride or 2, 3)
+        size = 3 if self.small_images else 7
+        convolution = stem(size, 1 if pooled else stride, size // 2)
         norm = layers.BatchNorm(
             self.dtype, batch_statistics_axis=self.batch_statistics_axis, name="bn1"
         )
         outputs = layers.convolve_and_normalize(convolution, norm, outputs, train=train)
         outputs = jax.nn.relu(outputs)
+        if pooled and stride == 2:
+            outputs = layers.halve(outputs, self.downsampling)
         if not self.small_images:
             outputs = layers.max_pool(outputs, 3, stride=2, padding=1)
         for stage, blocks in enumerate(self.stage_sizes):
@@ -156,6 +172,7 @@ class ResNet(nn.Module):
                     features=4 * width if self.bottleneck else width * self.widening,
                     stride=2 if stage > 0 and block == 0 else 1,
                     bottleneck=self.bottleneck,
+                    downsampling=self.downsampling,
                     dtype=self.dtype,
                     batch_statistics_axis=self.batch_statistics_axis,
                     name=f"layer{stage + 1}_{block}",
