@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from jaxrobust.core import cpu_compiler, cpu_lowering
 from jaxrobust.models import layers
@@ -387,6 +388,37 @@ def test_max_pool_names_what_is_wrong():
         layers.max_pool(jnp.zeros((1, 8, 8, 1)), 2, padding=2)
     with pytest.raises(ValueError, match="too small for a max-pool of size 3"):
         layers.max_pool(jnp.zeros((1, 2, 8, 1)), 3)
+
+
+def _halved(image, downsampling):
+    """By SciPy, for one channel."""
+    if downsampling == "blur_pool":
+        binomial = np.outer([1, 2, 1], [1, 2, 1]) / 16
+        return ndimage.correlate(image, binomial, mode="mirror")[::2, ::2]
+    image = np.pad(image, [(0, side % 2) for side in image.shape], mode="edge")
+    if downsampling == "max_pool":
+        return ndimage.maximum_filter(image, 2, origin=-1)[::2, ::2]
+    return ndimage.correlate(image, np.full((2, 2), 0.25), origin=-1)[::2, ::2]
+
+
+@pytest.mark.parametrize("downsampling", layers.DOWNSAMPLINGS[1:])
+@pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 4), (5, 9)])
+def test_halve(height, width, downsampling):
+    images = np.random.default_rng(0).standard_normal((2, height, width, 3), np.float32)
+    output = jax.jit(layers.halve, static_argnums=1)(images, downsampling)
+    for i, c in np.ndindex(2, 3):
+        expected = _halved(images[i, :, :, c].astype(np.float64), downsampling)
+        np.testing.assert_allclose(output[i, :, :, c], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("downsampling", layers.DOWNSAMPLINGS[1:])
+def test_halving_reads_every_pixel_alike(downsampling):
+    """Of many pictures of noise, each phase of 2 x 2 pixels gets a quarter of the gradient."""
+    images = np.random.default_rng(0).standard_normal((64, 32, 32, 1), np.float32)
+    gradient = jax.grad(lambda images: layers.halve(images, downsampling).sum())(images)
+    inner = np.asarray(gradient)[:, 2:-2, 2:-2]
+    shares = [inner[:, row::2, column::2].sum() for row, column in np.ndindex(2, 2)]
+    np.testing.assert_allclose(np.array(shares) / sum(shares), 0.25, atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+import re
 from functools import partial
 
 import jax
@@ -118,6 +119,38 @@ def test_small_stem_stride(stem_stride, side):
         jnp.zeros((1, 32, 32, 3)),
     )
     assert state["intermediates"]["conv1"]["__call__"][0].shape == (1, side, side, 16)
+
+
+@pytest.mark.parametrize("stem_stride", [None, 2])
+@pytest.mark.parametrize("downsampling", resnet.layers.DOWNSAMPLINGS)
+def test_pools_take_every_stride(downsampling, stem_stride):
+    """The convolutions after a pool see what strided ones would give, and none is strided."""
+    fields = {"stem_stride": stem_stride, "downsampling": downsampling}
+    model = models.create("resnet8_small", num_classes=10, **fields)
+    shapes = _shapes(model, 28)
+
+    def apply(variables, images):
+        return model.apply(variables, images, capture_intermediates=True, mutable="intermediates")
+
+    _, state = jax.eval_shape(apply, shapes, jnp.zeros((1, 28, 28, 3)))
+    side = 28 // (stem_stride or 1)
+    for stage in (1, 2, 3):
+        block = state["intermediates"][f"layer{stage}_0"]["__call__"][0]
+        assert block.shape == (1, side, side, 8 * 2**stage)
+        side = -(-side // 2)
+    program = str(jax.make_jaxpr(apply)(shapes, jnp.zeros((1, 28, 28, 3))))
+    strides = set(re.findall(r"window_strides=\((\d), \d\)", program))  # of convolutions
+    assert strides == ({"1", "2"} if downsampling == "stride" else {"1"})
+    plain = _shapes(models.create("resnet8_small", num_classes=10), 28)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, plain)
+
+
+def test_downsampling_names_what_is_wrong():
+    with pytest.raises(ValueError, match="downsampling must be one of stride, average_pool"):
+        _shapes(models.create("resnet8_small", num_classes=10, downsampling="mean"), 32)
+    fields = {"downsampling": "average_pool", "stem_stride": 4}
+    with pytest.raises(ValueError, match="stem_stride must be 1 or 2 with the downsampling"):
+        _shapes(models.create("resnet8_small", num_classes=10, **fields), 32)
 
 
 def test_shortcut_projections_are_named_downsample(small):

@@ -235,14 +235,17 @@ def test_saved_and_loaded_is_the_same(tmp_path, name):
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
-def test_the_stride_of_the_stem_is_kept(tmp_path):
-    """The weights do not show it."""
-    model = models.create("resnet8_small", num_classes=7, width=4, stem_stride=2)
+def test_strides_are_kept(tmp_path):
+    """The weights do not show them."""
+    fields = {"width": 4, "stem_stride": 2, "downsampling": "average_pool"}
+    model = models.create("resnet8_small", num_classes=7, **fields)
     classifier = Classifier(model, tiny.drawn_variables(model, (32, 32, 3)))
     torch_weights.save(classifier, tmp_path / "a.safetensors")
     assert same(load(tmp_path / "a.safetensors", "resnet8_small"), classifier)
     with pytest.raises(ValueError, match=r"stem_stride must be 2, as .*a.safetensors says, got 1"):
         load(tmp_path / "a.safetensors", "resnet8_small", stem_stride=1)
+    with pytest.raises(ValueError, match=r"downsampling must be average_pool, as .*, got stride"):
+        load(tmp_path / "a.safetensors", "resnet8_small", downsampling="stride")
 
 
 def test_loaded_and_saved_is_the_same_file(tmp_path, expected):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jaxrobust import Classifier, torch_weights
+from jaxrobust.core.checks import check_that
 from jaxrobust.models import resnet
 
 
@@ -62,6 +63,8 @@ class ResNet(nn.Module):
 
     def __init__(self, model: resnet.ResNet) -> None:
         super().__init__()
+        strided = model.downsampling == "stride"
+        check_that(strided, "downsampling", "be 'stride' here", repr(model.downsampling))
         for name in ("mean", "std"):
             value = torch.tensor(getattr(model, name)).reshape(1, -1, 1, 1)
             self.register_buffer(name, value, persistent=False)

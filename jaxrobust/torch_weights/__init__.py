@@ -113,10 +113,11 @@ def open_file(
     with_norm = any(name.endswith(".running_mean") for name in state)
     if model_name.startswith("alexnet") and not with_norm:
         fields.setdefault("batch_norm", False)
-    stride = metadata.pop("stem_stride", None)
-    if stride is not None:
-        got = fields.setdefault("stem_stride", stride)
-        check_that(got == stride, "stem_stride", f"be {stride}, as {path} says", got)
+    for field in state_dicts.STRIDES:
+        if field in metadata:
+            stated = metadata.pop(field)
+            got = fields.setdefault(field, stated)
+            check_that(got == stated, field, f"be {stated}, as {path} says", got)
     outputs = _outputs(state, last_layers)
     fits = num_classes is None or outputs in (None, num_classes)
     check_that(fits, "num_classes", f"be {outputs}, as the last layer in {path} has", num_classes)
@@ -205,7 +206,8 @@ def save(classifier: Classifier, path: str | Path) -> None:
     metadata = {
         name: json.dumps(getattr(model, name))
         for name in state_dicts.METADATA
-        if getattr(model, name, None) is not None
+        # What is left out is what the network has unless it is told otherwise.
+        if getattr(model, name, None) not in (None, "stride")
     }
     with written_whole(path) as temporary:
         safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", **metadata})

@@ -21,7 +21,8 @@ _AVERAGED = re.compile(r"(?:.*?[._])??(?:ema|swa)(?![^._])[^.]*[.]?")
 # Buffers of a layer in front of the network, by their last component.
 _NORMALIZER = {"mean": ("mean", "new_mean"), "std": ("std", "new_std")}
 
-METADATA = ("mean", "std", "stem_stride")
+STRIDES = ("stem_stride", "downsampling")
+METADATA = ("mean", "std", *STRIDES)
 """Fields of networks that their tensors do not show."""
 
 State = dict[str, np.ndarray]
