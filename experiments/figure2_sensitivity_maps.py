@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import result, sensitivity, statistics, tiles, trained
+from experiments import result, sensitivity, statistics, stride_grid, tiles, trained
 from experiments.experiment import Experiment
 from experiments.pictures import Pictures
 from jaxrobust import map_metrics, plots
@@ -46,11 +46,6 @@ CLAIM = {
     "band_share": ("positive", "share of the map's energy along the silhouette"),
 }
 CLAIMED = ("vanilla_gradient", "loss_gradient", "guided_backprop")
-# Of the first layers, which paint the grids that are seen: 2, or AlexNet's 4. Later strides are
-# multiples of these.
-STRIDES = (2, 4)
-# How far the share of a phase may lie from an equal one, in points.
-GRID = 5.0
 STRIDE = "open: stride"
 T_NOTE = "t over seeds: the 95 % interval of Student's t of the seeds' mean differences."
 NO_MASKS = "The data set has no masks: the centroid alone decides."
@@ -94,29 +89,7 @@ def compare(maps: Mapping[str, Sequence[np.ndarray]], pictures: Pictures) -> dic
             "undefined": {run: int(np.isnan(seeds).sum()) for run, seeds in each.items()},
             "difference": statistics.compare(each["std"], each["adv"], side),
         }
-    return {
-        "measures": measures,
-        "phases": {str(stride): phases(maps, stride) for stride in STRIDES},
-    }
-
-
-def phases(maps: Mapping[str, Sequence[np.ndarray]], stride: int) -> dict[str, Any]:
-    """Each run's shares of energy in the phases of a stride, and how far any is from equal."""
-    found = {}
-    for run, seeds in maps.items():
-        by_seed = [
-            np.apply_along_axis(
-                statistics.defined_mean, 0, map_metrics.phase_shares(of_seed, stride=stride)
-            )
-            for of_seed in seeds
-        ]
-        shares = np.mean(by_seed, axis=0)
-        found[run] = {
-            "shares": shares.tolist(),
-            "by_seed": [of_seed.tolist() for of_seed in by_seed],
-            "points_from_equal": float(100 * np.abs(shares - 1 / stride**2).max()),
-        }
-    return found
+    return {"measures": measures, "phases": stride_grid.phases(maps)}
 
 
 def decide(methods: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,12 +100,7 @@ def decide(methods: Mapping[str, Any]) -> dict[str, Any]:
       verdict}} of the claimed methods, and "claim_2".
     """
     claimed = {name: methods[name] for name in CLAIMED if name in methods}
-    gridded = any(
-        runs[run]["points_from_equal"] > GRID
-        for method in claimed.values()
-        for runs in method["phases"].values()
-        for run in RUNS
-    )
+    gridded = any(stride_grid.is_there(method["phases"], RUNS) for method in claimed.values())
     verdicts = {}
     for name, method in claimed.items():
         measures = method["measures"]
@@ -253,8 +221,8 @@ def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> 
         notes.append(NO_MASKS)
     if found["stride"]:
         notes.append(
-            f"A phase is more than {GRID:g} points from an equal share: the centroid shows the "
-            "network's stride, and decides nothing."
+            f"A phase is more than {stride_grid.LIMIT:g} points from an equal share: the centroid "
+            "shows the network's stride, and decides nothing."
         )
     parts: list[result.Part] = [
         table(title, found),

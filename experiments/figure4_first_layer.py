@@ -34,6 +34,9 @@ MEASURES = {
 # Where the paper has ADV - STD: smaller filters, more of the checkerboard.
 SIDES = {"l2_norm": "negative", "nyquist_corner_share": "positive"}
 
+Kernels = dict[str, dict[str, np.ndarray]]
+"""{form: {"STD" | "ADV": filters (n, kh, kw, c)}}."""
+
 
 def kernels_of(training: trained.Trained) -> dict[str, np.ndarray]:
     """The filters (n, kh, kw, c), raw and, where a BatchNorm follows, folded."""
@@ -45,6 +48,16 @@ def kernels_of(training: trained.Trained) -> dict[str, np.ndarray]:
             classifier, shape, fold_batch_norm=True
         )
     return {form: np.asarray(values) for form, values in kernels.items()}
+
+
+def deciding_form(forms: Mapping[str, Any]) -> str:
+    """Of the forms of some filters the one that decides.
+
+    Example:
+      >>> deciding_form({"raw": [], "folded": []}), deciding_form({"raw": []})
+      ('folded', 'raw')
+    """
+    return next(form for form in FORMS if form in forms)
 
 
 def norms(kernels: np.ndarray) -> np.ndarray:
@@ -108,8 +121,8 @@ def draw(architectures: Mapping[str, Mapping[str, np.ndarray]], *, title: str, p
     plots.filters(kernels, inset=insets, columns=len(architectures), title=title, path=path)
 
 
-def examine(pairs: trained.Pairs) -> tuple[result.Finding, dict[str, dict[str, np.ndarray]]]:
-    """What is found of one architecture, and {form: {"STD" | "ADV": filters}} of its first seed."""
+def examine(pairs: trained.Pairs) -> tuple[result.Finding, Kernels]:
+    """What is found of one architecture, and the filters of its first seed."""
     kernels = [(kernels_of(standard), kernels_of(adversarial)) for standard, adversarial in pairs]
     forms, shown = {}, {}
     for form in kernels[0][0]:
