@@ -151,6 +151,39 @@ def measure_pairs(
     return runs
 
 
+def as_evaluated(pairs: trained.Pairs) -> dict[str, dict[str, list[float]]] | None:
+    """What the trainings' own evaluation found: {run: {"clean" or attack: per cent of each seed}}.
+
+    None where one of them was not evaluated; attacks are named as in "PGD, ε = 0.1".
+    """
+    found: dict[str, dict[str, list[float]]] = {run: {} for run in RUNS}
+    for run, training in (
+        (run, one) for pair in pairs for run, one in zip(RUNS, pair, strict=True)
+    ):
+        results = training.evaluation()
+        if results is None:
+            return None
+        rates = {"clean": results["clean"]["top1"]}
+        for attack in results["attacks"]:
+            title, radius = attack["name"].upper(), attack["epsilon"]
+            title += "" if radius is None else f", ε = {radius_as_text(radius)}"
+            rates[title] = attack["robust_accuracy"]
+        for name, rate in rates.items():
+            found[run].setdefault(name, []).append(rate)
+    return found
+
+
+def radius_as_text(epsilon: float) -> str:
+    """A radius in levels where it is a whole number of them.
+
+    Example:
+      >>> radius_as_text(8 / 255), radius_as_text(0.005)
+      ('8/255', '0.005')
+    """
+    levels = epsilon * 255
+    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
+
+
 def number_of_classes(one: trained.Trained) -> int:
     """Of the data that the training was made for."""
     return (checkpoints.read_config(one.folder) or {})["model"]["num_classes"]

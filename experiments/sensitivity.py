@@ -64,17 +64,21 @@ class Drawn:
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, *, images: int, pictures: int | None = None
+    parser: argparse.ArgumentParser,
+    *,
+    images: int,
+    pictures: int | None = None,
+    of_methods: int = len(saliency.PAPER_METHODS),
 ) -> None:
-    """The arguments of experiments on maps, of which so many are measured and drawn by default."""
+    """The arguments of experiments on maps; the defaults: so many images, pictures and methods."""
     parser.add_argument(
         "--methods",
         nargs="+",
         type=_method_name,
-        default=list(saliency.PAPER_METHODS),
+        default=list(saliency.PAPER_METHODS)[:of_methods],
         metavar="METHOD",
         help=f"of {', '.join(methods())}, or your own by its import path, package.module:function "
-        "(default: the paper's, the first five)",
+        f"(default: the paper's, the first {of_methods})",
     )
     drawn = pictures or f"one a class, at most {_MOST_PICTURES}"
     for flag, least, default, text in (

@@ -2,7 +2,7 @@
 
 STD and ADV of the same seed are a pair; where there are values for each image, those of the same
 image are compared. The interval comes from resampling seeds and, within them, images; Student's t
-interval of the seeds' means stands beside it, and as yet decides nothing.
+interval of the seeds' means stands beside it, and decides by `verdict_over_seeds`.
 """
 
 import dataclasses
@@ -14,6 +14,9 @@ import scipy.stats
 
 NOT_APPLICABLE = "not applicable"
 """The verdict of what cannot be asked of the pictures, as of colours where there are none."""
+
+# With fewer, nothing is decided over seeds.
+LEAST_SEEDS = 3
 
 # Images drawn at once: bounds the memory, whatever the numbers of images and resamples.
 _DRAWS_AT_ONCE = 1 << 22
@@ -250,6 +253,25 @@ def compare(first: Sequence[Any], second: Sequence[Any], side: str | None = None
         return dataclasses.asdict(change) | ({"verdict": change.verdict(side)} if side else {})
     mean = float(np.nanmean(changes[0])) if defined == [1] else None
     return {"mean": mean, "low": None, "high": None} | ({"verdict": "open"} if side else {})
+
+
+def verdict_over_seeds(change: Mapping[str, Any], side: str) -> str:
+    """What Student's t interval of a difference of `compare` says of it; open below three seeds.
+
+    Args:
+      change: of `compare`.
+      side: on which the difference is claimed to lie, "positive" or "negative".
+
+    Example:
+      >>> change = compare([0.0, 0.0, 0.0], [1.0, 2.0, 3.0], "positive")
+      >>> change["verdict"], verdict_over_seeds(change, "positive")
+      ('holds', 'open')
+    """
+    if change.get("seeds", 1) < LEAST_SEEDS:
+        return "open"
+    sign = {"positive": 1.0, "negative": -1.0}[side]
+    low, high = sorted((sign * change["t_low"], sign * change["t_high"]))
+    return above({"low": low, "high": high}, 0.0)
 
 
 def above(change: Mapping[str, Any], limit: float) -> str:

@@ -77,7 +77,7 @@ def attacks_on(adversarial: trained.Trained, *, steps: int, restarts: int) -> di
         if attack.get("norm", "linf") == norm
     ]
     return {
-        radius_as_text(epsilon): {
+        accuracies.radius_as_text(epsilon): {
             "name": "pgd",
             "norm": norm,
             "epsilon": float(epsilon),
@@ -87,17 +87,6 @@ def attacks_on(adversarial: trained.Trained, *, steps: int, restarts: int) -> di
         }
         for epsilon in dict.fromkeys([own.epsilon, *sorted(others)])
     }
-
-
-def radius_as_text(epsilon: float) -> str:
-    """A radius in levels where it is a whole number of them.
-
-    Example:
-      >>> radius_as_text(8 / 255), radius_as_text(0.005)
-      ('8/255', '0.005')
-    """
-    levels = epsilon * 255
-    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
 
 
 def describe(runs: Runs, radii: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +18,8 @@ from jaxrobust.training import checkpoints
 
 # What may differ between the two of a pair.
 _NOT_ARCHITECTURE = ("dtype", "mean", "std", "num_classes")
+# What STD must reach, in per cent of clean pictures, for a verdict on these pictures.
+_LEAST_CLEAN = {"fashion_mnist": 90.0}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Trained:
     def load(self) -> Classifier:
         """The classifier of the newest checkpoint."""
         return checkpoints.load(self.folder)
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """What its config's evaluation has measured, as in results.json; None where it has not."""
+        path = self.folder / "evaluation.json"
+        return json.loads(path.read_text())["results"] if path.is_file() else None
 
 
 Pair = tuple[Trained, Trained]
@@ -201,7 +209,9 @@ def pairs(trained: Sequence[Trained]) -> Pairs:
         partners = [
             training
             for training in trained
-            if not training.adversarial and _setting(training) == _setting(adversarial)
+            if not training.adversarial
+            and training.seed == adversarial.seed
+            and setting(training) == setting(adversarial)
         ]
         near = [training for training in partners if _home(training) == _home(adversarial)]
         partners = near or partners
@@ -231,8 +241,24 @@ def _home(training: Trained) -> Path:
     return folder.parent.parent if workdir == folder else workdir
 
 
-def _setting(training: Trained) -> tuple[Any, ...]:
-    fields = architecture_fields(training.config.model.to_dict())
+def setting(training: Trained, *, without: Sequence[str] = ()) -> tuple[Any, ...]:
+    """What trainings that are compared have in common: their network and their data.
+
+    Args:
+      training: one of them.
+      without: fields of the network in which they may differ.
+    """
+    model = architecture_fields(training.config.model.to_dict())
+    fields = {key: value for key, value in model.items() if key not in without}
     data = training.config.dataset
     size = resolve(data)[0].image_size
-    return json.dumps(fields, sort_keys=True), data.name, data.path, size, training.seed
+    return json.dumps(fields, sort_keys=True), data.name, data.path, size
+
+
+def undertrained(pairs: Pairs) -> bool:
+    """Whether STD has learnt too little of these pictures for a verdict, as its evaluation says."""
+    least = _LEAST_CLEAN.get(pairs[0][0].config.dataset.name)
+    results = [one for one in (standard.evaluation() for standard, _ in pairs) if one]
+    if least is None or not results:
+        return False
+    return fmean(one["clean"]["top1"] for one in results) < least

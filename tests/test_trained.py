@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import trained
+from experiments import accuracies, trained
 from jaxrobust import Classifier, models
 from jaxrobust.core.settings import to_plain
 from jaxrobust.training import checkpoints
@@ -218,3 +218,28 @@ def test_config_of_a_finished_study_is_readable_as_written(tmp_path):
     (one,) = trained.find([tmp_path])
     written = json.loads((folder / "config.json").read_text())["config"]
     assert json.loads(one.config.to_json_best_effort()) == written
+
+
+def test_what_was_evaluated_and_whether_it_is_enough(tmp_path):
+    def evaluated(name, rates):
+        workdir = tmp_path / name.replace("/", "_")
+        for run, attack in (("std", None), ("adv", ATTACK)):
+            for seed, rate in enumerate(rates):
+                folder = write(workdir, run, seed, attack=attack, dataset__name=name)
+                entry = {"name": "fgsm", "epsilon": None, "robust_accuracy": 1.0}
+                results = {"clean": {"top1": rate}, "attacks": [entry]}
+                (folder / "evaluation.json").write_text(json.dumps({"results": results}))
+        return trained.pairs(trained.find(workdir))
+
+    short = evaluated("fashion_mnist", [89.0, 90.8])
+    assert short[0][0].evaluation()["clean"] == {"top1": 89.0}
+    assert trained.undertrained(short)
+    assert accuracies.as_evaluated(short)["adv"] == {"clean": [89.0, 90.8], "FGSM": [1.0, 1.0]}
+    assert not trained.undertrained(short[1:])
+    # Nothing was fixed for other pictures.
+    assert not trained.undertrained(evaluated("digits", [50.0]))
+    for training in short[0]:
+        (training.folder / "evaluation.json").unlink()
+    assert short[0][0].evaluation() is None
+    assert accuracies.as_evaluated(short) is None
+    assert not trained.undertrained(short)
