@@ -1,0 +1,180 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+from experiments import render
+from experiments import stride_or_training as experiment
+from jaxrobust.training import checkpoints
+from jaxrobust.training.run import resolve
+from tests import tiny
+
+STRIDED = {"name": "tests.tiny:TinyResNet", "stem_stride": 2}
+POOLED = {**STRIDED, "downsampling": "average_pool"}
+ATTACKS = {
+    "std": None,
+    "pgd": {"name": "pgd", "epsilon": 0.1, "steps": 5},
+    "fgsm": {"name": "pgd", "epsilon": 0.1, "steps": 1},
+}
+SEEDS = (11, 12, 13)
+TITLE = "TinyResNet, strided and average-pooled"
+METHODS = ("vanilla gradient", "loss gradient", "guided backprop")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, data_dir):
+    """Six runs of three seeds, untrained, whose stems read single pixels; each is evaluated."""
+    workdir = tmp_path_factory.mktemp("study")
+    runs = {
+        f"{name}_{stem}": {"model": model, "attack": attack}
+        for stem, model in (("strided", STRIDED), ("pooled", POOLED))
+        for name, attack in ATTACKS.items()
+    }
+    config = tiny.config(data_dir, runs=runs, seeds=SEEDS, model=STRIDED)
+    for run in resolve(config, workdir):
+        checkpoints.write_config(run.folder, run.description)
+        rng = np.random.default_rng([list(runs).index(run.name), run.seed])
+        variables = jax.tree.map(
+            lambda leaf, rng=rng: leaf * rng.uniform(0.9, 1.1, leaf.shape).astype(leaf.dtype),
+            tiny.drawn_variables(run.model, run.data.image_shape),
+        )
+        kernel = np.zeros_like(variables["params"]["conv1"]["kernel"])
+        kernel[1, 1] = rng.uniform(0.5, 1.0, kernel.shape[2:])
+        if run.name.startswith("pgd"):
+            # The difference of two neighbours: nearer to the Nyquist corner, and a second phase.
+            kernel[1, 0] = -kernel[1, 1]
+        variables["params"]["conv1"]["kernel"] = kernel
+        store = checkpoints.Checkpoints(run.folder)
+        store.save(30, dict(variables), {"step": np.zeros(1)}, {})
+        store.close()
+        attack = {"name": "pgd", "epsilon": 0.1, "robust_accuracy": run.seed - 1.0}
+        results = {"clean": {"top1": float(run.seed)}, "attacks": [attack]}
+        (run.folder / "evaluation.json").write_text(json.dumps({"results": results}))
+    return workdir
+
+
+def found_by(workdirs, out, *arguments):
+    experiment.EXPERIMENT.main(
+        ["--workdirs", *map(str, workdirs), "--out", str(out), "--images", "10", *arguments]
+    )
+    return json.loads((out / "stride_or_training.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def record(study, tmp_path_factory):
+    return found_by([study], tmp_path_factory.mktemp("figures"))
+
+
+def test_the_grid_of_a_strided_stem_is_found_and_laid_to_the_stride(record):
+    found = record["architectures"][TITLE]
+    cells = {(cell["network"], cell["attack"]): cell for cell in found["cells"]}
+    assert list(cells) == [
+        (network, attack)
+        for network in ("strided", "average-pooled")
+        for attack in ("PGD-5", "FGSM-RS")
+    ]
+    # A stem that reads every second pixel: all energy in one of four phases.
+    grid = cells["strided", "FGSM-RS"]["grid"]["vanilla_gradient"]
+    assert grid["adv"] == grid["std"] == pytest.approx([75.0] * 3)
+    assert max(cells["average-pooled", "FGSM-RS"]["grid"]["vanilla_gradient"]["adv"]) < 30
+    for method in METHODS:
+        values = np.array(
+            [cell["grid"][method.replace(" ", "_")]["adv"] for cell in cells.values()]
+        )
+        a, b, c, d = values
+        moved = found["effects"][f"grid in the maps of ADV, points, {method}"]
+        assert moved["network"]["by_seed"] == pytest.approx((a + b - c - d) / 2)
+        interval = scipy.stats.ttest_1samp((a + b - c - d) / 2, 0.0).confidence_interval()
+        assert moved["network"]["t_low"] == pytest.approx(interval.low)
+        assert moved["network"]["verdict"] == "holds"
+        assert moved["by_network"]["strided"] == pytest.approx((a + b) / 2)
+    shown = record["shown"]["findings"][TITLE]
+    claim = shown["claims"]["3c"]
+    assert claim["verdict"] == "holds"
+    assert [row["verdict"] for row in claim["measures"]] == ["holds"] * 3 + [""]
+    sentence = shown["parts"][1]["sentences"][0]
+    assert sentence.startswith(
+        "Grid in the maps of ADV, points, vanilla gradient: strided instead of average-pooled: "
+        "raises it; PGD-5 instead of FGSM-RS: lowers it"
+    )
+
+
+def test_claims_of_a_cell_are_those_of_figures_2_and_4_over_seeds(record):
+    found = record["architectures"][TITLE]
+    for cell in found["cells"]:
+        if cell["network"] == "strided":
+            assert set(cell["claim_2"].values()) == {"open: stride"}
+        raised = cell["attack"] == "PGD-5"
+        change = cell["corner"]["difference"]
+        assert change["mean"] == pytest.approx(
+            np.mean(np.subtract(cell["corner"]["adv"], cell["corner"]["std"]))
+        )
+        assert (cell["claim_3b"] == "holds") is (change["t_low"] > 0)
+        assert (change["mean"] > 0.01) is raised
+    corner = found["effects"][experiment.CORNER_CHANGE]
+    assert corner["attack"]["verdict"] == "holds"
+    assert set(record["shown"]["findings"][TITLE]["claims"]) == {"3c"}  # no other's verdict
+    assert {pair["seed"] for pair in found["pairs"]} == set(SEEDS)
+
+
+def test_tables_and_figures(record):
+    shown = record["shown"]["findings"][TITLE]
+    effects, _, rates, grids, centroids, filters, maps, sheet = shown["parts"]
+    assert effects["header"][1:] == [
+        "strided − average-pooled",
+        "PGD-5 − FGSM-RS",
+        "interaction",
+    ]
+    assert len(effects["rows"]) == 7
+    assert rates["header"] == ["network", "training", "clean", "PGD, ε = 0.1"]
+    assert [row[:2] for row in rates["rows"]] == [
+        [network, training]
+        for network in ("strided", "average-pooled")
+        for training in ("STD", "PGD-5", "FGSM-RS")
+    ]
+    assert {render.cell_text(row[2]) for row in rates["rows"]} == {"12.0 ± 1.0"}
+    assert {render.cell_text(row[3]) for row in rates["rows"]} == {"11.0 ± 1.0"}
+    assert len(grids["rows"]) == len(centroids["rows"]) == 12
+    assert len(filters["rows"]) == 4
+    folder = record["settings"]["out"]
+    for figure in (maps, sheet):
+        assert min(Image.open(f"{folder}/{figure['file']}").size) > 300
+
+
+def test_one_seed_decides_nothing(study, tmp_path, capsys):
+    folders = [
+        study / f"{name}_{stem}" / "seed12" for name in ATTACKS for stem in ("strided", "pooled")
+    ]
+    record = found_by(folders, tmp_path, "--methods", "vanilla_gradient", "--pictures", "1")
+    found = record["architectures"][TITLE]
+    verdicts = {
+        moved[name]["verdict"]
+        for moved in found["effects"].values()
+        for name in ("network", "attack", "interaction")
+    }
+    assert verdicts == {"open"}
+    assert {cell["claim_3b"] for cell in found["cells"]} == {"open"}
+    assert record["shown"]["findings"][TITLE]["claims"]["3c"]["verdict"] == "open"
+    assert "one seed: no interval" in capsys.readouterr().out
+
+
+def test_nothing_is_decided_of_networks_that_have_learnt_too_little(record):
+    found = record["architectures"][TITLE]
+    cells = [cell | {"undertrained": True} for cell in found["cells"]]
+    for cell in cells:
+        decided = experiment.decide(cell)
+        assert {decided["claim_3b"], *decided["claim_2"].values()} == {"open: undertrained"}
+    decision = experiment.decision(dict(enumerate(cells)), found["effects"])
+    assert decision.verdict == "open: undertrained"
+
+
+def test_a_missing_cell_ends_the_command_with_a_sentence(study, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        found_by([study / "std_strided" / "seed11", study / "pgd_strided" / "seed11"], tmp_path)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.endswith("from the same seeds, got strided against PGD-5 (seeds 11).")
+    assert not list(tmp_path.iterdir())
