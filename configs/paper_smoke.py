@@ -9,6 +9,8 @@ from experiments.plan import Experiment, Plan, Study, backbones
 
 SEEDS = (1, 2)
 RUNS = ("smoke",)
+# Two methods, of ten pictures.
+FEW = "--images 10 --methods vanilla_gradient loss_gradient"
 
 
 def get_plan():
@@ -31,6 +33,20 @@ def get_plan():
                 minutes=0.6,
             ),
             Study(
+                "smoke_stems",
+                "configs/fashion_mnist_stems.py",
+                {
+                    "dataset.name": "textured_shapes",  # drawn: nothing is downloaded
+                    "dataset.evaluation_split": "test[:100]",
+                    "seeds": SEEDS,
+                    "batch_size": 32,
+                    "epochs": 0.04,
+                    "evaluation.attacks.pgd.steps": 1,
+                    "evaluation.cue_conflict": False,
+                },
+                minutes=1.0,
+            ),
+            Study(
                 "smoke_late_fusion",
                 "configs/figure7_quick.py:digits",
                 {
@@ -45,12 +61,7 @@ def get_plan():
         experiments=[
             Experiment("cue_conflict", RUNS, "--pictures 3", 0.2),
             Experiment("table1_robustness", RUNS, "--steps 1 --restarts 1", 0.2),
-            Experiment(
-                "figure2_sensitivity_maps",
-                RUNS,
-                "--tiles --images 10 --methods vanilla_gradient loss_gradient",
-                0.3,
-            ),
+            Experiment("figure2_sensitivity_maps", RUNS, f"--tiles {FEW}", 0.3),
             Experiment(
                 "figure3_layer_visualization",
                 RUNS,
@@ -59,6 +70,7 @@ def get_plan():
                 0.5,
             ),
             Experiment("figure4_first_layer", RUNS, "", 0.2),
+            Experiment("stride_or_training", ("smoke_stems",), FEW, 0.3),
             Experiment("figure6_smoothing", RUNS, "--tiles", 0.5),
             Experiment("table2_variants", RUNS, "", 0.2),
             Experiment("figure20_variants", RUNS, "", 0.2),
