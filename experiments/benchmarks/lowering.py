@@ -2,7 +2,7 @@
 
 Every formulation is left out in turn, then all of them, then jaxrobust's compiler options as well;
 the time is given in units of the time with everything, so that a figure above 1 is what the
-formulation wins there. (Without "layout", "phases" and "weight_gradient" are gone as well.) All
+formulation wins there. (Without "layout", all others of convolutions are gone as well.) All
 programs of a network are run in turns, in another order each time.
 About a quarter of an hour on two cores. To be run anew, with nothing else running, for each version
 of jaxlib; a formulation that wins nowhere should go.

@@ -9,6 +9,8 @@ brought into that form here, before XLA sees them:
 - every convolution into the layout of the fast kernels;
 - the input gradient of a strided convolution, which convolves dilated images, into a convolution
   of the images themselves that gives the pixels between them as further channels;
+- convolutions of many channels into a few, as the input gradient of a network's first layer, into
+  one matrix product for all entries of the kernel and the sum of its shifted parts;
 - weight gradients into matrix products, where those are the faster ones (`cpu_compiler`).
 
 The gradient of max-pooling becomes shifted comparisons, and a sum over all pixels, as batch
@@ -43,9 +45,12 @@ try:
 except ImportError:  # A jax without these internals is slower on CPU, and as correct.
     mlir = None  # type: ignore[assignment]
 
-FORMULATIONS = ("layout", "phases", "weight_gradient", "max_pool", "sum")
+FORMULATIONS = ("layout", "phases", "few_features", "weight_gradient", "max_pool", "sum")
 _enabled = frozenset(FORMULATIONS)
 _CANONICAL = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+# Convolutions into more features fill the vectors of the fast kernels; larger kernels have too many
+# parts to sum.
+_FEW_FEATURES, _FEW_TAPS = 3, 9
 # Sums of fewer values take less time than a second step does.
 _LONG_SUM = 2**14
 
@@ -155,6 +160,15 @@ def _formulation(
         whole_kernel
         and every_pixel
         and undilated
+        and kernel.shape[kernel_spec[0]] <= _FEW_FEATURES < kernel.shape[kernel_spec[1]]
+        and 1 < np.prod(window) <= _FEW_TAPS < np.prod(spatial)
+        and "few_features" in _enabled
+    ):
+        chosen = functools.partial(_few_features, padding=padding, spatial=spatial, numbers=numbers)
+    elif (
+        whole_kernel
+        and every_pixel
+        and undilated
         and np.prod(window) > np.prod(spatial)
         and "weight_gradient" in _enabled
         and cpu_compiler.has_onednn()
@@ -223,6 +237,20 @@ def _phases_as_channels(
     output = output.transpose(0, 1, 3, 2, 4, 5)
     output = output.reshape(count, height * down, width * across, features)
     return output[:, : spatial[0], : spatial[1]]
+
+
+def _few_features(images: Any, kernel: Any, *, padding: Any, spatial: Any, numbers: Any) -> Any:
+    """A convolution into few features: what each pixel adds through each entry of the kernel."""
+    rows, columns, channels, features = kernel.shape
+    entries = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    parts = lax.dot_general(images, entries, (((3,), (0,)), ((), ())), **numbers)
+    parts = _pad(parts, padding, (1, 1))
+    total = None
+    for entry, (i, j) in enumerate(itertools.product(range(rows), range(columns))):
+        first = entry * features
+        part = parts[:, i : i + spatial[0], j : j + spatial[1], first : first + features]
+        total = part if total is None else total + part
+    return total
 
 
 def _weight_gradient(

@@ -275,8 +275,9 @@ def halve(images: Array, downsampling: str) -> Array:
 
     Args:
       images: (n, height, width, channels).
-      downsampling: "average_pool" and "max_pool" of 2 x 2 pixels, or "blur_pool", the binomial
-        filter of 3 x 3 pixels before every second pixel is taken, borders mirrored (Zhang 2019).
+      downsampling: "average_pool" or "max_pool" of 2 x 2 pixels (whose gradient goes in equal
+        parts to all that equal the maximum), or "blur_pool", the binomial filter of 3 x 3 pixels
+        before every second pixel is taken, borders mirrored (Zhang 2019).
 
     Returns:
       (n, ceil(height / 2), ceil(width / 2), channels).
@@ -303,10 +304,8 @@ def halve(images: Array, downsampling: str) -> Array:
     if height % 2 or width % 2:
         odd = [(0, 0), (0, height % 2), (0, width % 2), (0, 0)]
         images = jnp.pad(images, odd, mode="edge")
-    if downsampling == "max_pool":
-        return max_pool(images, 2)
     windows = images.reshape(n, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
-    return windows.mean((2, 4))
+    return windows.max((2, 4)) if downsampling == "max_pool" else windows.mean((2, 4))
 
 
 def adaptive_average_pool(images: Array, size: Pair) -> Array:
