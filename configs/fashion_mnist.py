@@ -15,7 +15,7 @@ def get_config():
     config.model = {
         "name": "resnet8_small",
         "stem_stride": 2,
-        "downsampling": "average_pool",
+        "downsampling": "max_pool",
         "dtype": "auto",
     }
     config.batch_size = 128

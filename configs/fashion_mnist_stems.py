@@ -7,7 +7,7 @@ Data:    python -m jaxrobust.data.prepare fashion_mnist
 from jaxrobust import config as configs
 
 STRIDED = {"name": "resnet8_small", "stem_stride": 2, "dtype": "auto"}
-POOLED = {**STRIDED, "downsampling": "average_pool"}
+POOLED = {**STRIDED, "downsampling": "max_pool"}
 PGD = {"name": "pgd", "epsilon": 0.1, "step_size": 0.04, "steps": 5}
 # FGSM from a random start (Wong et al. 2020): one step of 1.25 times the radius, projected back.
 FGSM_RS = {"name": "pgd", "epsilon": 0.1, "step_size": 0.125, "steps": 1}

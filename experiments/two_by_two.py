@@ -112,8 +112,8 @@ def _network_title(network: _Network, *, with_stem: bool = False) -> str:
     """How a network takes its strides.
 
     Example:
-      >>> _network_title((False, -2, "stride")), _network_title((True, -2, "average_pool"))
-      ('strided', 'average-pooled')
+      >>> _network_title((False, -2, "stride")), _network_title((True, -2, "max_pool"))
+      ('strided', 'max-pooled')
     """
     pools, stem, how = network
     title = f"{how.replace('_', '-')}ed" if pools else "strided"
