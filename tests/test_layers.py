@@ -395,6 +395,8 @@ def _halved(image, downsampling):
     if downsampling == "blur_pool":
         binomial = np.outer([1, 2, 1], [1, 2, 1]) / 16
         return ndimage.correlate(image, binomial, mode="mirror")[::2, ::2]
+    if downsampling == "max_blur_pool":
+        image = ndimage.maximum_filter(image, 2, origin=-1, mode="nearest")
     image = np.pad(image, [(0, side % 2) for side in image.shape], mode="edge")
     if downsampling == "max_pool":
         return ndimage.maximum_filter(image, 2, origin=-1)[::2, ::2]

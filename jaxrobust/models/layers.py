@@ -263,7 +263,7 @@ def max_pool(images: Array, size: int, *, stride: int | None = None, padding: in
     return nn.max_pool(images, (size, size), (stride, stride), [(padding, padding)] * 2)
 
 
-DOWNSAMPLINGS = ("stride", "average_pool", "blur_pool", "max_pool")
+DOWNSAMPLINGS = ("stride", "average_pool", "max_pool", "blur_pool", "max_blur_pool")
 
 
 def halve(images: Array, downsampling: str) -> Array:
@@ -275,9 +275,11 @@ def halve(images: Array, downsampling: str) -> Array:
 
     Args:
       images: (n, height, width, channels).
-      downsampling: "average_pool" or "max_pool" of 2 x 2 pixels (whose gradient goes in equal
-        parts to all that equal the maximum), or "blur_pool", the binomial filter of 3 x 3 pixels
-        before every second pixel is taken, borders mirrored (Zhang 2019).
+      downsampling: "average_pool" or "max_pool" of 2 x 2 pixels; "max_blur_pool", the maximum of
+        each pixel and its neighbours to the right and below, then the average of 2 x 2 of these; or
+        "blur_pool", the binomial filter of 3 x 3 pixels before every second pixel is taken, borders
+        mirrored (both of Zhang 2019). The gradient of a maximum goes in equal parts to all that
+        equal it.
 
     Returns:
       (n, ceil(height / 2), ceil(width / 2), channels).
@@ -300,6 +302,10 @@ def halve(images: Array, downsampling: str) -> Array:
             )
             images = 0.25 * before + 0.5 * middle + 0.25 * after
         return images
+    if downsampling == "max_blur_pool":
+        for axis in (1, 2):
+            rest, last = (lax.slice_in_dim(images, start, None, axis=axis) for start in (1, -1))
+            images = jnp.maximum(images, lax.concatenate([rest, last], axis))
     n, height, width, channels = images.shape
     if height % 2 or width % 2:
         odd = [(0, 0), (0, height % 2), (0, width % 2), (0, 0)]

@@ -109,8 +109,8 @@ class ResNet(nn.Module):
       stem_stride: stride of the stem instead of these; 2 with `small_images` makes a network of
         about a quarter of the cost.
       downsampling: how each stride of 2 is taken: "stride" by the convolutions themselves; or by a
-        pool, which leaves no grid in gradients: "average_pool", "max_pool" or "blur_pool" before
-        the stages and after the stem (see `layers.halve`), whose convolutions then have stride 1.
+        pool before the stages and after the stem, whose convolutions then have stride 1:
+        "average_pool", "max_pool", "blur_pool" or "max_blur_pool" (see `layers.halve`).
       width: channels of the stem and the first stage; each stage doubles them.
       widening: factor on the channels of the bottlenecks' 3x3 convolutions (2 makes a Wide
         ResNet-50-2 of a ResNet-50), or on all channels after the stem of basic blocks.
