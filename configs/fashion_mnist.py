@@ -2,6 +2,8 @@
 
 Command: python -m jaxrobust.main --config=configs/fashion_mnist.py
 Data:    python -m jaxrobust.data.prepare fashion_mnist
+Cost:    not yet timed by us
+Expect:  not yet measured by us; epochs, augmentation and weight decay are not chosen yet
 """
 
 from jaxrobust import config as configs
@@ -15,7 +17,7 @@ def get_config():
     config.model = {
         "name": "resnet8_small",
         "stem_stride": 2,
-        "downsampling": "max_pool",
+        "downsampling": "average_pool",
         "dtype": "auto",
     }
     config.batch_size = 128

@@ -2,12 +2,14 @@
 
 Command: python -m jaxrobust.main --config=configs/fashion_mnist_stems.py
 Data:    python -m jaxrobust.data.prepare fashion_mnist
+Cost:    not yet timed by us
+Expect:  not yet measured by us
 """
 
 from jaxrobust import config as configs
 
 STRIDED = {"name": "resnet8_small", "stem_stride": 2, "dtype": "auto"}
-POOLED = {**STRIDED, "downsampling": "max_pool"}
+POOLED = {**STRIDED, "downsampling": "average_pool"}
 PGD = {"name": "pgd", "epsilon": 0.1, "step_size": 0.04, "steps": 5}
 # FGSM from a random start (Wong et al. 2020): one step of 1.25 times the radius, projected back.
 FGSM_RS = {"name": "pgd", "epsilon": 0.1, "step_size": 0.125, "steps": 1}
