@@ -22,7 +22,8 @@ def phases(maps: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, Any]
       maps: {run: (n, h, w, c) of each seed}.
 
     Returns:
-      {stride as text: {run: {"shares", of all seeds together, "by_seed", "points_from_equal"}}}.
+      {stride as text: {run: {"shares", of all seeds together, "by_seed", and "points_from_equal",
+      the mean over seeds}}}.
     """
     return {
         str(stride): {run: _shared(seeds, stride) for run, seeds in maps.items()}
@@ -37,11 +38,11 @@ def _shared(seeds: Sequence[np.ndarray], stride: int) -> dict[str, Any]:
         )
         for maps in seeds
     ]
-    shares = np.mean(by_seed, axis=0)
     return {
-        "shares": shares.tolist(),
+        "shares": np.mean(by_seed, axis=0).tolist(),
         "by_seed": [of_seed.tolist() for of_seed in by_seed],
-        "points_from_equal": _points_from_equal(shares),
+        # Each seed's own: grids in different phases do not make up for each other.
+        "points_from_equal": float(np.mean(list(map(_points_from_equal, by_seed)))),
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from experiments import figure2_sensitivity_maps as figure2
-from experiments import render, statistics, trained
+from experiments import render, statistics, stride_grid, trained
 from experiments.pictures import Pictures, evaluation_pictures
 from experiments.sensitivity import Drawn
 from jaxrobust import saliency
@@ -313,6 +313,15 @@ def test_a_grid_keeps_the_centroid_from_deciding(run, share, gridded):
     # Of a method that the paper does not show, it says nothing.
     others = {**dict.fromkeys(figure2.CLAIMED, smooth), "smoothgrad": method}
     assert figure2.decide(others)["claim_2"] == "holds"
+
+
+def test_grids_of_seeds_do_not_make_up_for_each_other():
+    maps = np.zeros((2, 1, 4, 4, 1))
+    maps[0, :, ::2], maps[1, :, 1::2] = 1.0, 1.0
+    found = stride_grid.phases({"std": list(maps)})
+    np.testing.assert_allclose(found["2"]["std"]["shares"], 0.25)
+    assert found["2"]["std"]["points_from_equal"] == 25.0
+    assert stride_grid.is_there(found, ["std"])
 
 
 def test_without_masks_the_centroid_decides_claim_2():
