@@ -1,4 +1,4 @@
-"""Standard against adversarial training on real pictures, by a network that paints no grid.
+"""Standard against adversarial training on real pictures, by a network that pools, not strides.
 
 Command: python -m jaxrobust.main --config=configs/fashion_mnist.py
 Data:    python -m jaxrobust.data.prepare fashion_mnist

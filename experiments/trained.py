@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import resolve
-from jaxrobust.training import checkpoints
+from jaxrobust.training import checkpoints, study
 
 # What may differ between the two of a pair.
 _NOT_ARCHITECTURE = ("dtype", "mean", "std", "num_classes")
@@ -52,7 +52,7 @@ class Trained:
 
     def evaluation(self) -> dict[str, Any] | None:
         """What its config's evaluation has measured, as in results.json; None where it has not."""
-        path = self.folder / "evaluation.json"
+        path = self.folder / study.FINISHED
         return json.loads(path.read_text())["results"] if path.is_file() else None
 
 

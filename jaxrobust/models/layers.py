@@ -270,8 +270,10 @@ def halve(images: Array, downsampling: str) -> Array:
     """Half the height and width, rounded up, such that every pixel counts.
 
     A convolution of stride 2 reads the pixels of one phase of 2 x 2 more often than those of the
-    others, and its gradient is a grid; these pools read all of them alike. An odd side is made even
-    by repeating its last row or column (but for "blur_pool", which needs none).
+    others, and its gradient is a grid; these pools read all of them alike. Which of them a maximum
+    passes the gradient to is up to what has been learnt, and may still be one phase more often. An
+    odd side is made even by repeating its last row or column (but for "blur_pool", which needs
+    none).
 
     Args:
       images: (n, height, width, channels).

@@ -14,7 +14,8 @@ from jaxrobust.evaluation.report import report
 from jaxrobust.training import checkpoints, train
 from jaxrobust.training.run import Run, resolve
 
-_FINISHED = "evaluation.json"
+FINISHED = "evaluation.json"
+"""In the folder of a run and seed that is done: its entry of results.json."""
 _RESULTS = "results.json"
 
 
@@ -49,14 +50,14 @@ def _finished_outside(workdir: Path, runs: list[Run]) -> list[dict[str, Any]]:
     here = {run.folder for run in runs}
     return [
         json.loads(path.read_text())["results"]
-        for path in sorted(workdir.glob(f"*/seed*/{_FINISHED}"))
+        for path in sorted(workdir.glob(f"*/seed*/{FINISHED}"))
         if path.parent not in here
     ]
 
 
 def _train_and_evaluate(run: Run) -> dict[str, Any]:
     """The entry of one run and seed; what is trained is not trained, what is known not measured."""
-    finished = run.folder / _FINISHED
+    finished = run.folder / FINISHED
     before = json.loads(finished.read_text()) if finished.exists() else None
     trained = before is not None and checkpoints.newest_step(run.folder) == run.steps
     measured = report(
