@@ -12,7 +12,9 @@ from jaxrobust import config as configs
 def get_config():
     config = configs.default()
     config.dataset.name = "fashion_mnist"
-    # Seeds 0 to 10 served to choose the settings.
+    # Chosen with seed 3 and four epochs on 50,000 pictures, by 2,500 others of the training set:
+    # a batch of 64 before 128, the learning rate of 0.1 before 0.05, the weight decay before 1e-4,
+    # no crops before crops.
     config.seeds = (11, 12, 13, 14, 15)
     config.model = {
         "name": "resnet8_small",
@@ -20,16 +22,18 @@ def get_config():
         "downsampling": "average_pool",
         "dtype": "auto",
     }
-    config.batch_size = 128
-    config.epochs = 5.0
+    config.batch_size = 64
+    config.epochs = 4.0
+    config.optimizer.weight_decay = 5e-4
     config.schedule.name = "cosine"
     config.schedule.warmup = 0.05
     config.evaluation.batch_size = 500
-    config.evaluation.attacks = {
-        "pgd": {"name": "pgd", "epsilon": 0.1, "step_size": 0.02, "steps": 20}
-    }
+    config.evaluation.attacks = {"pgd": {"name": "pgd", "epsilon": 0.1, "steps": 20, "restarts": 3}}
     config.runs = {
         "std": {},
-        "adv": {"attack": {"name": "pgd", "epsilon": 0.1, "step_size": 0.04, "steps": 5}},
+        "adv": {
+            "attack": {"name": "pgd", "epsilon": 0.1, "step_size": 0.05, "steps": 3},
+            "epochs": 6.0,
+        },
     }
     return config

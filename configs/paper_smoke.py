@@ -25,6 +25,7 @@ def get_plan():
                     "seeds": SEEDS,
                     "batch_size": 32,
                     "steps": 30,
+                    "runs.adv.batch_size": 32,
                     "runs.adv.steps": 30,
                     "evaluation.attacks.pgd_8.steps": 1,
                     "dataset.evaluation_split": "test[:100]",

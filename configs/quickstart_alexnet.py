@@ -30,8 +30,8 @@ def get_config():
     config.runs = {
         "std": {},
         "adv": {
-            # At the quickstart's 14/255 this network still finds the texture, of 26/255: by shape
-            # 45, by texture 33 per cent.
+            # At 14/255 this network still finds the texture, of 26/255: by shape 45, by texture 33
+            # per cent.
             "attack": {"name": "pgd", "epsilon": 20 / 255, "step_size": 14 / 255, "steps": 2},
             "steps": 800,
         },

@@ -1,0 +1,58 @@
+"""Five ways of halving the resolution, STD and ADV: which leaves no grid in the maps?
+
+Command: python -m jaxrobust.main --config=configs/downsampling.py:textured_shapes \
+             --workdir=runs/downsampling_textured_shapes
+         python -m jaxrobust.main --config=configs/downsampling.py:fashion_mnist \
+             --workdir=runs/downsampling_fashion_mnist
+         python -m experiments.figure2_sensitivity_maps --methods vanilla_gradient \
+             --workdirs runs/downsampling_textured_shapes runs/downsampling_fashion_mnist
+Data:    python -m jaxrobust.data.prepare fashion_mnist
+Cost:    not yet timed by us
+Expect:  not yet measured by us
+"""
+
+from jaxrobust import config as configs
+
+DOWNSAMPLINGS = ("stride", "average_pool", "max_pool", "blur_pool", "max_blur_pool")
+DATASETS = ("textured_shapes", "fashion_mnist")
+
+
+def get_config(dataset: str = "textured_shapes"):
+    if dataset not in DATASETS:
+        raise ValueError(f"After the colon stands one of {', '.join(DATASETS)}, got {dataset!r}.")
+    config = configs.default()
+    config.dataset.name = dataset
+    # One of the seeds that serve to choose: the networks of the other configs rest on this.
+    config.seeds = (2,)
+    network = {"name": "resnet8_small", "stem_stride": 2, "dtype": "auto"}
+    config.model = network
+    config.batch_size = 128
+    config.epochs = None
+    config.schedule.name = "cosine"
+    config.schedule.warmup = 0.05
+    config.checkpoint.every_epochs = 2.0
+    config.evaluation.batch_size = 200
+    std = {"steps": 400}
+    if dataset == "textured_shapes":
+        epsilon, evaluated, steps, batch_size = 24 / 255, 8 / 255, 1500, 64
+        std |= {
+            "optimizer": {"learning_rate": 0.004},
+            "schedule": {"name": "constant"},
+            "steps": 550,
+        }
+    else:
+        # Pictures of the training set serve to choose.
+        config.dataset.train_split = "train[:50000]"
+        config.dataset.evaluation_split = "train[50000:52000]"
+        epsilon, evaluated, steps, batch_size = 0.1, 0.1, 800, 128
+    config.evaluation.attacks = {
+        "pgd": {"name": "pgd", "epsilon": evaluated, "step_size": evaluated / 4, "steps": 20}
+    }
+    attack = {"name": "pgd", "epsilon": epsilon, "step_size": 0.7 * epsilon, "steps": 2}
+    adv = {"attack": attack, "steps": steps, "batch_size": batch_size}
+    config.runs = {
+        f"{run}_{how}": {"model": network | {"downsampling": how}, **settings}
+        for how in DOWNSAMPLINGS
+        for run, settings in (("std", std), ("adv", adv))
+    }
+    return config
