@@ -241,15 +241,9 @@ def _home(training: Trained) -> Path:
     return folder.parent.parent if workdir == folder else workdir
 
 
-def setting(training: Trained, *, without: Sequence[str] = ()) -> tuple[Any, ...]:
-    """What trainings that are compared have in common: their network and their data.
-
-    Args:
-      training: one of them.
-      without: fields of the network in which they may differ.
-    """
-    model = architecture_fields(training.config.model.to_dict())
-    fields = {key: value for key, value in model.items() if key not in without}
+def setting(training: Trained) -> tuple[Any, ...]:
+    """What trainings that are compared have in common: their network and their data."""
+    fields = architecture_fields(training.config.model.to_dict())
     data = training.config.dataset
     size = resolve(data)[0].image_size
     return json.dumps(fields, sort_keys=True), data.name, data.path, size
