@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import linen as nn
 
 from experiments import statistics, trained
+from jaxrobust import models
 from jaxrobust.attacks import complete_options
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.models.resnet import ResNet
+from jaxrobust.training import checkpoints
 from jaxrobust.training.config import training_part
 
 # The fields of a network that say how it takes its strides: here they may differ.
@@ -66,7 +70,9 @@ def find(workdirs: Sequence[str | Path]) -> list[TwoByTwo]:
             attack = _attack(adversarial.config.attack.to_dict())
         except ValueError as error:  # of weights from elsewhere, not all may be known
             raise ValueError(f"{adversarial.folder}: {error}") from None
-        cell = cells.setdefault((_network(adversarial.config.model), attack), {})
+        description = checkpoints.read_config(adversarial.folder) or {}
+        network = _network(models.create(**description["model"]))
+        cell = cells.setdefault((network, attack), {})
         if adversarial.seed in cell:
             raise ValueError(
                 f"{cell[adversarial.seed][1].folder} and {adversarial.folder} are the same network "
@@ -152,9 +158,17 @@ def _recipe(training: trained.Trained) -> dict[str, Any]:
     }
 
 
-def _network(model: Mapping[str, Any]) -> _Network:
-    how = model.get("downsampling", "stride")
-    return how != "stride", -(model.get("stem_stride") or 0), how
+def _network(model: nn.Module) -> _Network:
+    """How a network takes its strides; 0 for a stem of which that is not known.
+
+    Example:
+      >>> [_network(models.create(name, num_classes=10)) for name in ("resnet50", "resnet8_small")]
+      [(False, -2, 'stride'), (False, -1, 'stride')]
+    """
+    how, stem = getattr(model, "downsampling", "stride"), getattr(model, "stem_stride", None)
+    if stem is None and isinstance(model, ResNet):
+        stem = 1 if model.small_images else 2
+    return how != "stride", -(stem or 0), how
 
 
 def _network_title(network: _Network, *, with_stem: bool = False) -> str:

@@ -20,9 +20,10 @@ def write(workdir, run, seed=0, *, attack=None, complete=True, **changes):
     """The folder of a training as `train` leaves it, without its weights."""
     config = tiny.config("nowhere", runs={run: {"attack": attack}}, **changes)
     folder = workdir / run / f"seed{seed}"
-    description = {"run": run, "seed": seed, "model": {}, "image_shape": [16, 16, 3]}
     config = to_plain(configs.for_run(config, run))
-    checkpoints.write_config(folder, description | {"config": config})
+    description = {"run": run, "seed": seed, "image_shape": [16, 16, 3], "config": config}
+    description["model"] = {"num_classes": 10, **config["model"]}
+    checkpoints.write_config(folder, description)
     (folder / "checkpoints" / ("30" if complete else "")).mkdir(parents=True)
     return folder
 

@@ -3,6 +3,7 @@ import logging
 import numpy as np
 import pytest
 import scipy.stats
+from flax import linen as nn
 
 from experiments import two_by_two
 from tests.test_trained import write
@@ -62,6 +63,66 @@ def test_further_networks_and_attacks_are_crossed_with_the_first(tmp_path):
     # By its title each is one finding: none is lost.
     assert len({one.title for one in found}) == 4
     assert found[3].title.endswith("average-pooled, stem stride 2, PGD-5 and FGSM-RS")
+
+
+class Own(nn.Module):
+    """A network of a user's own, whose stem takes its strides as that says."""
+
+    num_classes: int | None = 10
+    stem_stride: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "networks"),
+    [
+        # What the networks do when nothing is said: the large read every second pixel.
+        ("resnet18", {}, {"stem_stride": 1}, ("stride 2", "stride 1")),
+        ("resnet18", {"stem_stride": 4}, {}, ("stride 4", "stride 2")),
+        ("resnet8_small", {"stem_stride": 2}, {}, ("stride 2", "stride 1")),
+        ("tests.tiny:TinyResNet", {"stem_stride": 2}, {}, ("stride 2", "stride 1")),
+        ("tests.test_two_by_two:Own", {"stem_stride": 2}, {}, ("stride 2", "stride as usual")),
+    ],
+)
+def test_the_network_of_the_larger_stride_comes_first(tmp_path, name, first, second, networks):
+    runs = {
+        f"{kind}_{which}": (attack, {"model__name": name, **prefixed(fields)})
+        for which, fields in (("a", second), ("b", first))
+        for kind, attack in (("std", None), ("pgd", PGD), ("fgsm", FGSM_RS))
+    }
+    (found,) = two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
+    assert found.networks == tuple(f"strided, stem {each}" for each in networks)
+    assert [pairs[0][1].run for pairs in found.cells.values()] == [
+        "pgd_b",
+        "fgsm_b",
+        "pgd_a",
+        "fgsm_a",
+    ]
+
+
+def prefixed(fields):
+    return {f"model__{key}": value for key, value in fields.items()}
+
+
+def test_a_default_that_is_written_makes_no_other_network(tmp_path):
+    written = {"model__name": "resnet8_small", "model__stem_stride": 1}
+    default = {"model__name": "resnet8_small", "model__downsampling": "average_pool"}
+    runs = RUNS | {
+        "std_pooled": (None, default),
+        "pgd_pooled": (PGD, default),
+        "fgsm_pooled": (FGSM_RS, default),
+        "std_strided": (None, written),
+        "pgd_strided": (PGD, written),
+        "fgsm_strided": (FGSM_RS, written),
+    }
+    (found,) = two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
+    assert found.networks == ("strided", "average-pooled")  # both of stem stride 1
+
+
+def test_networks_without_such_fields_are_of_one_kind(tmp_path):
+    fields = {"model__name": "alexnet_small"}
+    runs = {name: (attack, fields) for name, attack in (("s", None), ("p", PGD), ("f", FGSM_RS))}
+    with pytest.raises(ValueError, match=r"got strided against PGD-5 \(seeds 0\); strided against"):
+        two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
 
 
 def test_a_seed_that_a_cell_lacks_is_left_out(tmp_path, caplog):
