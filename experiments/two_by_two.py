@@ -43,12 +43,15 @@ class TwoByTwo:
       networks: how they take their strides; the more strided one first.
       attacks: that ADV is trained against; the one of more steps first.
       cells: {(network, attack): pairs of STD and ADV}, of the same seeds in each.
+      strided_and_pooled: whether the first network strides and the second pools instead, with
+        the same stride of the stem.
     """
 
     title: str
     networks: tuple[str, str]
     attacks: tuple[str, str]
     cells: Mapping[tuple[str, str], trained.Pairs]
+    strided_and_pooled: bool
 
 
 def find(workdirs: Sequence[str | Path]) -> list[TwoByTwo]:
@@ -119,7 +122,11 @@ def _crossed(cells: _Cells) -> Iterator[TwoByTwo]:
         }
         architecture = trained.architecture_title(pairs[first, longer][0][1].architecture)
         yield TwoByTwo(
-            f"{architecture}, {first} and {second}", (first, second), (longer, shorter), pairs
+            title=f"{architecture}, {first} and {second}",
+            networks=(first, second),
+            attacks=(longer, shorter),
+            cells=pairs,
+            strided_and_pooled=network[0] and networks[0][:2] == (False, network[1]),
         )
 
 

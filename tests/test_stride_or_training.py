@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -159,6 +160,19 @@ def test_one_seed_decides_nothing(study, tmp_path, capsys):
     assert {cell["claim_3b"] for cell in found["cells"]} == {"open"}
     assert record["shown"]["findings"][TITLE]["claims"]["3c"]["verdict"] == "open"
     assert "one seed: no interval" in capsys.readouterr().out
+
+
+def test_of_two_networks_that_both_pool_the_effects_are_stated_alone(study, tmp_path):
+    folders = [
+        f"{study}/{name}_{stem}/seed12" for name in ATTACKS for stem in ("strided", "pooled")
+    ]
+    (crossed,) = experiment.find(folders)
+    options = ["--images", "10", "--methods", "vanilla_gradient", "--pictures", "1"]
+    arguments = experiment.EXPERIMENT._parser().parse_args(["--out", str(tmp_path), *options])
+    pooled = dataclasses.replace(crossed, strided_and_pooled=False)
+    found = experiment.find_out(pooled, arguments)
+    assert found.claims == {}
+    assert [row[0] for row in found.parts[0].rows] == list(found.numbers["effects"])
 
 
 def test_nothing_is_decided_of_networks_that_have_learnt_too_little(record):

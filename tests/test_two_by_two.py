@@ -33,6 +33,7 @@ def study(workdir, *, seeds=(0, 1), without=(), runs=RUNS):
 def test_networks_are_crossed_with_attacks(tmp_path):
     (found,) = two_by_two.find([study(tmp_path)])
     assert found.title == "ResNet-8 (small), strided and average-pooled"
+    assert found.strided_and_pooled
     assert found.networks == ("strided", "average-pooled")
     assert found.attacks == ("PGD-5", "FGSM-RS")
     runs = {
@@ -97,6 +98,26 @@ def test_the_network_of_the_larger_stride_comes_first(tmp_path, name, first, sec
         "pgd_a",
         "fgsm_a",
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({}, {"downsampling": "blur_pool"}, True),
+        ({"stem_stride": 2}, {"stem_stride": 1}, False),
+        ({"downsampling": "average_pool"}, {"downsampling": "max_pool"}, False),
+        # The stem of one takes in four times as many pixels.
+        ({"stem_stride": 2}, {"downsampling": "max_pool"}, False),
+    ],
+)
+def test_whether_one_strides_where_the_other_pools(tmp_path, first, second, expected):
+    runs = {
+        f"{kind}_{which}": (attack, {"model__name": "resnet8_small", **prefixed(fields)})
+        for which, fields in (("a", first), ("b", second))
+        for kind, attack in (("std", None), ("pgd", PGD), ("fgsm", FGSM_RS))
+    }
+    (found,) = two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
+    assert found.strided_and_pooled is expected
 
 
 def prefixed(fields):
