@@ -25,6 +25,8 @@ from jaxrobust.models.resnet import ResNet
 from jaxrobust.training import checkpoints
 from jaxrobust.training.config import training_part
 
+# Trains what is needed here.
+_CONFIG = "configs/fashion_mnist_stems.py"
 # The fields of a network that say how it takes its strides: here they may differ.
 _STRIDES = ("downsampling", "stem_stride")
 
@@ -65,7 +67,7 @@ def find(workdirs: Sequence[str | Path]) -> list[TwoByTwo]:
         two, or two trainings would stand in one place of it, or two of them look the same.
     """
     families: dict[str, dict[tuple[_Network, _Attack], dict[int, trained.Pair]]] = {}
-    for pair in trained.pairs(trained.find(workdirs)):
+    for pair in trained.pairs(trained.find(workdirs, config=_CONFIG)):
         standard, adversarial = pair
         alike = {"STD": _recipe(standard), "ADV": _recipe(adversarial)}
         cells = families.setdefault(json.dumps(alike, sort_keys=True), {})

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +172,12 @@ def test_a_missing_cell_is_one_sentence(tmp_path, without, got):
         two_by_two.find([tmp_path])
     assert str(error.value).endswith(f"the same two attacks from the same seeds, got {got}.")
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_workdir_names_the_config_of_these_trainings(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--config=configs/fashion_mnist_stems\.py trains"):
+        two_by_two.find([tmp_path / "nowhere"])
+    assert Path(__file__).parents[1].joinpath("configs/fashion_mnist_stems.py").is_file()
 
 
 def test_two_trainings_in_one_place_are_one_sentence(tmp_path):
