@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from experiments import render
+from experiments import render, two_by_two_shown
 from experiments import stride_or_training as experiment
 from jaxrobust.training import checkpoints
 from jaxrobust.training.run import resolve
@@ -20,6 +20,9 @@ ATTACKS = {
     "pgd": {"name": "pgd", "epsilon": 0.1, "steps": 5},
     "fgsm": {"name": "pgd", "epsilon": 0.1, "steps": 1},
 }
+# As results.json has it.
+PGD_20 = {"name": "pgd", "norm": "linf", "epsilon": 0.1, "steps": 20, "step_size": 0.02}
+PGD_20 |= {"restarts": 1, "random_start": True}
 SEEDS = (11, 12, 13)
 TITLE = "TinyResNet, strided and average-pooled"
 METHODS = ("vanilla gradient", "loss gradient", "guided backprop")
@@ -51,8 +54,10 @@ def study(tmp_path_factory, data_dir):
         store = checkpoints.Checkpoints(run.folder)
         store.save(30, dict(variables), {"step": np.zeros(1)}, {})
         store.close()
-        attack = {"name": "pgd", "epsilon": 0.1, "robust_accuracy": run.seed - 1.0}
-        results = {"clean": {"top1": float(run.seed)}, "attacks": [attack]}
+        results = {
+            "clean": {"top1": float(run.seed)},
+            "attacks": [PGD_20 | {"robust_accuracy": run.seed - 1.0}],
+        }
         (run.folder / "evaluation.json").write_text(json.dumps({"results": results}))
     return workdir
 
@@ -130,7 +135,8 @@ def test_tables_and_figures(record):
         "interaction",
     ]
     assert len(effects["rows"]) == 7
-    assert rates["header"] == ["network", "training", "clean", "PGD, ε = 0.1"]
+    attack = "pgd linf 0.1: steps 20, step size 0.02, restarts 1"
+    assert rates["header"] == ["network", "training", "clean", attack]
     assert [row[:2] for row in rates["rows"]] == [
         [network, training]
         for network in ("strided", "average-pooled")
@@ -143,6 +149,21 @@ def test_tables_and_figures(record):
     folder = record["settings"]["out"]
     for figure in (maps, sheet):
         assert min(Image.open(f"{folder}/{figure['file']}").size) > 300
+
+
+def test_each_accuracy_stands_under_its_attack(record):
+    cells = {
+        (cell["network"], cell["attack"]): cell | {"accuracies": {"std": rates, "adv": rates}}
+        for cell, rates in zip(
+            record["architectures"][TITLE]["cells"],
+            [{"clean": [90.0], "l2": [80.0]}] * 2 + [{"clean": [70.0], "linf": [50.0, None]}] * 2,
+            strict=True,
+        )
+    }
+    table = two_by_two_shown.tables(cells)[0]
+    assert table.header == ["network", "training", "clean", "l2", "linf"]
+    shown = [[render.cell_text(cell) for cell in row[2:]] for row in table.rows]
+    assert shown == [["90.0", "80.0", "–"]] * 3 + [["70.0", "–", "50.0"]] * 3
 
 
 def test_one_seed_decides_nothing(study, tmp_path, capsys):
