@@ -26,7 +26,7 @@ from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.evaluation import outcomes
 from jaxrobust.evaluation.outcomes import Outcome
 from jaxrobust.stylization.copy_plan import class_folders
-from jaxrobust.training import checkpoints
+from jaxrobust.training import checkpoints, study
 
 Variant = dict[str, Any]
 
@@ -151,26 +151,35 @@ def measure_pairs(
     return runs
 
 
-def as_evaluated(pairs: trained.Pairs) -> dict[str, dict[str, list[float]]] | None:
+def as_evaluated(pairs: trained.Pairs) -> dict[str, dict[str, list[float | None]]] | None:
     """What the trainings' own evaluation found: {run: {"clean" or attack: per cent of each seed}}.
 
-    None where one of them was not evaluated; attacks are named as in "PGD, ε = 0.1".
+    None where one of them was not evaluated. Attacks are described as under a study's table; of a
+    seed that was not attacked so there is None.
     """
-    found: dict[str, dict[str, list[float]]] = {run: {} for run in RUNS}
-    for run, training in (
-        (run, one) for pair in pairs for run, one in zip(RUNS, pair, strict=True)
-    ):
-        results = training.evaluation()
+    rates: dict[str, list[dict[str, float]]] = {run: [] for run in RUNS}
+    for run, one in ((run, one) for pair in pairs for run, one in zip(RUNS, pair, strict=True)):
+        results = one.evaluation()
         if results is None:
             return None
-        rates = {"clean": results["clean"]["top1"]}
-        for attack in results["attacks"]:
-            title, radius = attack["name"].upper(), attack["epsilon"]
-            title += "" if radius is None else f", ε = {radius_as_text(radius)}"
-            rates[title] = attack["robust_accuracy"]
-        for name, rate in rates.items():
-            found[run].setdefault(name, []).append(rate)
-    return found
+        rates[run].append(_rates(results))
+    names = dict.fromkeys(name for seeds in rates.values() for seed in seeds for name in seed)
+    return {
+        run: {name: [seed.get(name) for seed in seeds] for name in names}
+        for run, seeds in rates.items()
+    }
+
+
+def _rates(results: Mapping[str, Any]) -> dict[str, float]:
+    rates = {"clean": results["clean"]["top1"]}
+    for attack in results["attacks"]:
+        title = name = study.attack_in_words(attack)
+        # Where they differ in what is not said: none is lost.
+        number = 2
+        while name in rates:
+            name, number = f"{title} ({number})", number + 1
+        rates[name] = attack["robust_accuracy"]
+    return rates
 
 
 def radius_as_text(epsilon: float) -> str:

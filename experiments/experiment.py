@@ -13,7 +13,8 @@
     if __name__ == "__main__":
         EXPERIMENT.main()
 
-That is all: `experiments.paper` takes it from a plan by its name, its claims enter the page.
+That is all: `experiments.paper` takes it from a plan by its name, its claims enter the page. What
+STD has learnt too little of decides nothing, whatever the experiment says.
 """
 
 import argparse
@@ -24,11 +25,13 @@ from typing import Any
 
 import jax
 
-from experiments import render
-from experiments.result import Claim, Result, as_json, files
+from experiments import render, trained
+from experiments.result import Claim, Finding, Notes, Result, as_json, files, undecided
 from jaxrobust import __version__
 from jaxrobust.core import runtime
 from jaxrobust.core.files import write_json, write_text
+
+UNDERTRAINED = "open: undertrained"
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,18 @@ class Experiment:
         runtime.prepare()
         try:
             result = self.run(arguments)
+            findings = {title: _judged(one) for title, one in result.findings.items()}
             shown = {
                 "findings": {
                     title: {"parts": as_json(one.parts), "claims": as_json(one.claims)}
-                    for title, one in result.findings.items()
+                    for title, one in findings.items()
                 },
                 "parts": as_json(result.parts),
             }
             text = render.markdown(self, shown)
             write_text(path.with_suffix(".md"), f"# {self.title}\n\n{text}")
             names = [*dict.fromkeys(files(shown)), f"{self.name}.md"]
-            numbers = {title: one.numbers for title, one in result.findings.items()}
+            numbers = {title: one.numbers for title, one in findings.items()}
             record = {
                 "settings": _plain(vars(arguments)),
                 "versions": {"jaxrobust": __version__, "jax": jax.__version__},
@@ -120,6 +124,18 @@ class Experiment:
         if self.add_arguments is not None:
             self.add_arguments(parser)
         return parser
+
+
+def _judged(finding: Finding) -> Finding:
+    """A finding as it may stand: of trainings that have learnt too little, nothing is decided."""
+    reason = trained.undertrained(pair["std"] for pair in finding.numbers.get("pairs", ()))
+    if not reason:
+        return finding
+    return Finding(
+        {**finding.numbers, "undertrained": reason},
+        [*undecided(finding.parts, UNDERTRAINED), Notes([reason])],
+        undecided(finding.claims, UNDERTRAINED),
+    )
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -20,25 +20,29 @@ from jaxrobust.core.digests import digest
 from jaxrobust.data import prepare, sources
 from jaxrobust.data.dataset_config import resolve
 from jaxrobust.data.listing import files_stamp
-from jaxrobust.training import checkpoints
+from jaxrobust.training import checkpoints, study
 
 _OURS = ("experiments", "jaxrobust")
 _LIBRARIES = ("jax", "flax", "matplotlib", "numpy")
 
 
 def trainings(workdir: Path) -> dict[str, dict[str, Any]]:
-    """The newest checkpoints in a workdir: of which step, and when and with what they were made."""
+    """The newest checkpoints in a workdir: of which step, when and how made, and how evaluated."""
     known = {}
     for folder in checkpoints.runs(workdir) if workdir.is_dir() else ():
         step = checkpoints.newest_step(folder)
         if step is not None:
-            config = folder / "config.json"
             known[str(folder.relative_to(workdir))] = {
                 "step": step,
                 "written": (folder / "checkpoints" / str(step)).stat().st_mtime_ns,
-                "config": digest(config.read_bytes() if config.is_file() else b""),
+                "config": _of_file(folder / "config.json"),
+                "evaluation": _of_file(folder / study.FINISHED),
             }
     return known
+
+
+def _of_file(path: Path) -> str:
+    return digest(path.read_bytes() if path.is_file() else b"")
 
 
 def pictures(workdirs: Iterable[Path]) -> list[str]:

@@ -42,7 +42,8 @@ class Verdict:
     """What became of a claim.
 
     "holds", "does not hold", "open", "not measured" or "not applicable"; what is open for a reason
-    of its own says it behind a colon, as "open: stride", and is coloured as what is open.
+    of its own says it behind a colon, as "open: stride" or "open: undertrained", and is coloured as
+    what is open.
     """
 
     text: str
@@ -185,7 +186,8 @@ class Finding:
     """What an experiment found of one architecture, or one data set.
 
     Attributes:
-      numbers: all figures, as JSON has them.
+      numbers: all figures, as JSON has them; "pairs", of `trained.pairs_described`, says which
+        trainings they are of, and whether these are enough for a verdict.
       parts: what is shown, in order.
       claims: {number of the claim: what became of it}.
     """
@@ -220,6 +222,29 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(each) for each in value]
     return value
+
+
+def undecided(value: Any, verdict: str) -> Any:
+    """Parts or claims with this verdict wherever anything was decided, or open for another reason.
+
+    Example:
+      >>> undecided([Verdict("holds"), Verdict("not measured"), "holds"], "open: undertrained")
+      [Verdict(text='open: undertrained'), Verdict(text='not measured'), 'holds']
+    """
+    if isinstance(value, Mapping):
+        return {key: undecided(each, verdict) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [undecided(each, verdict) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {
+        each.name: undecided(getattr(value, each.name), verdict)
+        for each in dataclasses.fields(value)
+    }
+    name = {Verdict: "text", Measure: "verdict", Decision: "verdict"}.get(type(value))
+    if name and fields[name].partition(":")[0] in ("holds", "does not hold", "open"):
+        fields[name] = verdict
+    return type(value)(**fields)
 
 
 def files(value: Any) -> Iterator[str]:

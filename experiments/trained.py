@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -51,9 +51,15 @@ class Trained:
         return checkpoints.load(self.folder)
 
     def evaluation(self) -> dict[str, Any] | None:
-        """What its config's evaluation has measured, as in results.json; None where it has not."""
+        """What its config's evaluation has measured, as in results.json.
+
+        None where it has not measured anything, or another than the newest checkpoint.
+        """
         path = self.folder / study.FINISHED
-        return json.loads(path.read_text())["results"] if path.is_file() else None
+        if not path.is_file():
+            return None
+        results = json.loads(path.read_text())["results"]
+        return results if results.get("step") == checkpoints.newest_step(self.folder) else None
 
 
 Pair = tuple[Trained, Trained]
@@ -241,24 +247,39 @@ def _home(training: Trained) -> Path:
     return folder.parent.parent if workdir == folder else workdir
 
 
-def setting(training: Trained, *, without: Sequence[str] = ()) -> tuple[Any, ...]:
-    """What trainings that are compared have in common: their network and their data.
-
-    Args:
-      training: one of them.
-      without: fields of the network in which they may differ.
-    """
-    model = architecture_fields(training.config.model.to_dict())
-    fields = {key: value for key, value in model.items() if key not in without}
+def setting(training: Trained) -> tuple[Any, ...]:
+    """What trainings that are compared have in common: their network and their data."""
+    fields = architecture_fields(training.config.model.to_dict())
     data = training.config.dataset
     size = resolve(data)[0].image_size
     return json.dumps(fields, sort_keys=True), data.name, data.path, size
 
 
-def undertrained(pairs: Pairs) -> bool:
-    """Whether STD has learnt too little of these pictures for a verdict, as its evaluation says."""
-    least = _LEAST_CLEAN.get(pairs[0][0].config.dataset.name)
-    results = [one for one in (standard.evaluation() for standard, _ in pairs) if one]
-    if least is None or not results:
-        return False
-    return fmean(one["clean"]["top1"] for one in results) < least
+def undertrained(folders: Iterable[str | Path]) -> str:
+    """Why nothing is decided by these trainings, in a sentence; empty where that is no obstacle.
+
+    For some pictures it is fixed how many of them, clean, STD must have right: on average over the
+    seeds of a network, by the evaluation of their newest checkpoints.
+
+    Args:
+      folders: of STD trainings.
+    """
+    networks: dict[tuple[Any, ...], list[Trained]] = {}
+    for folder in dict.fromkeys(map(Path, folders)):
+        training = _read(folder, folder)
+        networks.setdefault(setting(training), []).append(training)
+    for trainings in networks.values():
+        least = _LEAST_CLEAN.get(trainings[0].config.dataset.name)
+        if least is None:
+            continue
+        rule = f"STD must have {least:g} per cent of the clean pictures right"
+        results = {one.folder: one.evaluation() for one in trainings}
+        if unknown := [str(folder) for folder, result in results.items() if result is None]:
+            return (
+                f"Nothing is decided before {', '.join(unknown)} is evaluated, which "
+                f"python -m jaxrobust.main does at the end: {rule}."
+            )
+        clean = fmean(result["clean"]["top1"] for result in results.values() if result)
+        if clean < least:
+            return f"Nothing is decided: {rule}, and {trainings[0].run} has {clean:g}."
+    return ""

@@ -17,13 +17,14 @@ Cells = Mapping[tuple[str, str], Mapping[str, Any]]
 
 def tables(cells: Cells) -> list[result.Part]:
     """What the effects come from."""
-    rates: dict[tuple[str, str], Mapping[str, list[float]]] = {}
+    rates: dict[tuple[str, str], Mapping[str, list[float | None]]] = {}
     for (network, attack), cell in cells.items():
         if cell["accuracies"]:
             rates |= {
                 (network, "STD"): cell["accuracies"]["std"],
                 (network, attack): cell["accuracies"]["adv"],
             }
+    names = dict.fromkeys(name for each in rates.values() for name in each)
     by_method = [
         ([*key, sensitivity.method_title(name)], cell, name)
         for key, cell in cells.items()
@@ -33,8 +34,11 @@ def tables(cells: Cells) -> list[result.Part]:
     changes = [f"ADV − STD {OVER_SEEDS}", "by the bootstrap"]
     made = [
         result.Table(
-            ["network", "training", *next(iter(rates.values()), ())],
-            [[*key, *map(result.Spread, each.values())] for key, each in rates.items()],
+            ["network", "training", *names],
+            [
+                [*key, *(result.Spread(each.get(name, [])) for name in names)]
+                for key, each in rates.items()
+            ],
             caption="Accuracy, per cent",
             left=2,
         ),

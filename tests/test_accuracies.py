@@ -11,8 +11,9 @@ from PIL import Image
 from experiments import accuracies, trained
 from experiments.pictures import evaluation_pictures
 from jaxrobust import filters
-from jaxrobust.evaluation import evaluate
+from jaxrobust.evaluation import evaluate as evaluation
 from tests.test_figure2_sensitivity_maps import write_workdir
+from tests.test_trained import ATTACK, evaluate, write
 
 VARIANTS = {
     "plain": None,
@@ -43,13 +44,13 @@ def trainings(tmp_path_factory, data_dir):
 def passes(monkeypatch):
     """The names of the variants of each pass over the data."""
     done = []
-    original = evaluate.evaluate
+    original = evaluation.evaluate
 
     def counting(*args, **kwargs):
         done.append([json.loads(key) for key in kwargs["variants"]])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(evaluate, "evaluate", counting)
+    monkeypatch.setattr(evaluation, "evaluate", counting)
     return done
 
 
@@ -94,6 +95,35 @@ def test_pairs_share_their_passes(digits, tmp_path, passes, capfd):
     assert len(passes) == 2
     std = accuracies.measure(pairs[0][0], {"plain": None})
     np.testing.assert_array_equal(runs["std"][0]["plain"].right, std["plain"].right)
+
+
+PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.1, "steps": 20, "step_size": 0.01}
+PGD |= {"restarts": 1, "random_start": True}
+
+
+def test_what_was_evaluated_is_told_apart_by_all_that_is_known_of_the_attacks(tmp_path):
+    rates = {
+        "pgd linf 0.1: steps 20, step size 0.01, restarts 1": PGD,
+        "pgd l2 0.1: steps 20, step size 0.01, restarts 1": PGD | {"norm": "l2"},
+        "pgd linf 0.1: steps 20, step size 0.01, restarts 5": PGD | {"restarts": 5},
+        "pgd linf 0.1: steps 50, step size 0.01, restarts 1": PGD | {"steps": 50},
+        # By another loss, say, which results do not have.
+        "pgd linf 0.1: steps 20, step size 0.01, restarts 1 (2)": PGD,
+        "my_attack": dict.fromkeys(PGD) | {"name": "my_attack"},
+    }
+    found = [attack | {"robust_accuracy": 50.0 + i} for i, attack in enumerate(rates.values())]
+    for run, attack in (("std", None), ("adv", ATTACK)):
+        for seed in (0, 1):
+            attacks = found[: len(found) - seed]  # the last one of seed 0 alone
+            evaluate(write(tmp_path, run, seed, attack=attack), 90.0 + seed, *attacks)
+    pairs = trained.pairs(trained.find(tmp_path))
+    for of_run in accuracies.as_evaluated(pairs).values():
+        assert list(of_run) == ["clean", *rates]
+        assert of_run.pop("clean") == [90.0, 91.0]
+        assert of_run.pop("my_attack") == [55.0, None]
+        assert list(of_run.values()) == [[50.0 + index] * 2 for index in range(5)]
+    (pairs[1][0].folder / "evaluation.json").unlink()
+    assert accuracies.as_evaluated(pairs) is None
 
 
 def write_pictures(folder: Path, classes, count=2):

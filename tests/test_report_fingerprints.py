@@ -129,7 +129,7 @@ def test_files_count_as_what_they_do(tmp_path):
     assert fingerprints.code_of_files([path]) != before
 
 
-def test_trainings_are_their_newest_checkpoints_and_configs(tmp_path):
+def test_trainings_are_their_newest_checkpoints_configs_and_evaluations(tmp_path):
     assert fingerprints.trainings(tmp_path / "nowhere") == {}
     folder = tmp_path / "std" / "seed0"
     (folder / "checkpoints" / "30").mkdir(parents=True)
@@ -143,4 +143,6 @@ def test_trainings_are_their_newest_checkpoints_and_configs(tmp_path):
     third = fingerprints.trainings(tmp_path)
     os.utime(folder / "checkpoints" / "40", ns=(1, 1))
     fourth = fingerprints.trainings(tmp_path)
-    assert len({json.dumps(each) for each in (first, second, third, fourth)}) == 4
+    (folder / "evaluation.json").write_text("{}")  # by which it is told what decides nothing
+    fifth = fingerprints.trainings(tmp_path)
+    assert len({json.dumps(each) for each in (first, second, third, fourth, fifth)}) == 5

@@ -1,11 +1,12 @@
 import json
 import logging
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import accuracies, trained
+from experiments import trained
 from jaxrobust import Classifier, models
 from jaxrobust.core.settings import to_plain
 from jaxrobust.training import checkpoints
@@ -20,11 +21,18 @@ def write(workdir, run, seed=0, *, attack=None, complete=True, **changes):
     """The folder of a training as `train` leaves it, without its weights."""
     config = tiny.config("nowhere", runs={run: {"attack": attack}}, **changes)
     folder = workdir / run / f"seed{seed}"
-    description = {"run": run, "seed": seed, "model": {}, "image_shape": [16, 16, 3]}
     config = to_plain(configs.for_run(config, run))
-    checkpoints.write_config(folder, description | {"config": config})
+    description = {"run": run, "seed": seed, "image_shape": [16, 16, 3], "config": config}
+    description["model"] = {"num_classes": 10, **config["model"]}
+    checkpoints.write_config(folder, description)
     (folder / "checkpoints" / ("30" if complete else "")).mkdir(parents=True)
     return folder
+
+
+def evaluate(folder, clean, *attacks, step=30):
+    """What an evaluation leaves: per cent of clean pictures right, and of attacks."""
+    results = {"step": step, "clean": {"top1": clean}, "attacks": list(attacks)}
+    (folder / "evaluation.json").write_text(json.dumps({"results": results}))
 
 
 def named(found):
@@ -220,26 +228,61 @@ def test_config_of_a_finished_study_is_readable_as_written(tmp_path):
     assert json.loads(one.config.to_json_best_effort()) == written
 
 
-def test_what_was_evaluated_and_whether_it_is_enough(tmp_path):
-    def evaluated(name, rates):
-        workdir = tmp_path / name.replace("/", "_")
-        for run, attack in (("std", None), ("adv", ATTACK)):
-            for seed, rate in enumerate(rates):
-                folder = write(workdir, run, seed, attack=attack, dataset__name=name)
-                entry = {"name": "fgsm", "epsilon": None, "robust_accuracy": 1.0}
-                results = {"clean": {"top1": rate}, "attacks": [entry]}
-                (folder / "evaluation.json").write_text(json.dumps({"results": results}))
-        return trained.pairs(trained.find(workdir))
+def write_evaluated(workdir, rates, *, run="std", **changes):
+    """The folders of trainings that have so many clean pictures right; of None, not evaluated."""
+    folders = [write(workdir, run, seed, **changes) for seed in range(len(rates))]
+    for folder, rate in zip(folders, rates, strict=True):
+        if rate is not None:
+            evaluate(folder, rate)
+    return folders
 
-    short = evaluated("fashion_mnist", [89.0, 90.8])
-    assert short[0][0].evaluation()["clean"] == {"top1": 89.0}
-    assert trained.undertrained(short)
-    assert accuracies.as_evaluated(short)["adv"] == {"clean": [89.0, 90.8], "FGSM": [1.0, 1.0]}
-    assert not trained.undertrained(short[1:])
-    # Nothing was fixed for other pictures.
-    assert not trained.undertrained(evaluated("digits", [50.0]))
-    for training in short[0]:
-        (training.folder / "evaluation.json").unlink()
-    assert short[0][0].evaluation() is None
-    assert accuracies.as_evaluated(short) is None
-    assert not trained.undertrained(short)
+
+def test_what_was_evaluated_is_of_the_newest_checkpoint(tmp_path):
+    folder = write(tmp_path, "std")
+    (one,) = trained.find(tmp_path)
+    assert one.evaluation() is None
+    evaluate(folder, 89.0)
+    assert one.evaluation()["clean"] == {"top1": 89.0}
+    (folder / "checkpoints" / "60").mkdir()
+    assert one.evaluation() is None
+    evaluate(folder, 91.0, step=60)
+    assert one.evaluation()["clean"] == {"top1": 91.0}
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ([89.0, 90.8], "Nothing is decided: STD must have 90 per cent .*, and std has 89.9."),
+        ([89.0, 91.0], ""),
+        ([90.0], ""),
+    ],
+)
+def test_std_must_have_enough_right_on_average_over_seeds(tmp_path, rates, said):
+    folders = write_evaluated(tmp_path, rates, dataset__name="fashion_mnist")
+    assert re.fullmatch(said, trained.undertrained(folders))
+    # Against several attacks, STD of a seed is part of several pairs, and still one training.
+    assert re.fullmatch(said, trained.undertrained([*folders, folders[0]]))
+
+
+def test_a_network_does_not_make_up_for_another(tmp_path):
+    name, small = {"dataset__name": "fashion_mnist"}, {"model__name": "resnet8_small"}
+    folders = write_evaluated(tmp_path, [95.0, 95.0], **name, **small)
+    pooled = {"model__downsampling": "average_pool"}
+    folders += write_evaluated(tmp_path, [89.0, 89.0], run="std_pooled", **name, **small, **pooled)
+    assert trained.undertrained(folders).endswith(", and std_pooled has 89.")
+
+
+def test_what_is_not_known_is_not_enough(tmp_path):
+    folders = write_evaluated(tmp_path, [99.0, None, 99.0], dataset__name="fashion_mnist")
+    said = f"Nothing is decided before {folders[1]} is evaluated, which python -m jaxrobust.main"
+    assert trained.undertrained(folders).startswith(said)
+    evaluate(folders[1], 99.0)
+    assert not trained.undertrained(folders)
+    # It went on after that.
+    (folders[2] / "checkpoints" / "60").mkdir()
+    assert f"before {folders[2]} is evaluated" in trained.undertrained(folders)
+
+
+def test_of_other_pictures_nothing_is_asked(tmp_path):
+    assert trained.undertrained(write_evaluated(tmp_path, [50.0, None])) == ""
+    assert trained.undertrained([]) == ""

@@ -133,6 +133,22 @@ def table(results: list[dict[str, Any]]) -> str:
     return _aligned(lines, rule_after=2) + "\n" + _legend(first)
 
 
+def attack_in_words(attack: dict[str, Any]) -> str:
+    """An attack of results.json with its settings.
+
+    Example:
+      >>> settings = {"steps": 20, "step_size": 0.01, "restarts": 1}
+      >>> attack_in_words({"name": "pgd", "norm": "linf", "epsilon": 8 / 255, **settings})
+      'pgd linf 8/255: steps 20, step size 0.01, restarts 1'
+    """
+    settings = [f"steps {attack['steps']}"] if attack["steps"] else []
+    if attack["step_size"] is not None:
+        settings.append(f"step size {attack['step_size']:.4g}")
+    if attack["restarts"]:
+        settings.append(f"restarts {attack['restarts']}")
+    return _attack_title(attack) + (f": {', '.join(settings)}" if settings else "")
+
+
 def _attack_title(attack: dict[str, Any]) -> str:
     epsilon = attack["epsilon"]
     if epsilon is None:
@@ -147,14 +163,7 @@ def _legend(entry: dict[str, Any]) -> str:
         f"per cent of {entry['clean']['n']} images; "
         "robust: of all, defended: of those that are right when clean"
     ]
-    for attack in entry["attacks"]:
-        settings = [f"steps {attack['steps']}"] if attack["steps"] else []
-        if attack["step_size"] is not None:
-            settings.append(f"step size {attack['step_size']:.4g}")
-        if attack["restarts"]:
-            settings.append(f"restarts {attack['restarts']}")
-        lines.append(f"{_attack_title(attack)}: {', '.join(settings)}")
-    return "\n".join(lines)
+    return "\n".join(lines + [attack_in_words(attack) for attack in entry["attacks"]])
 
 
 def _aligned(lines: list[list[str]], rule_after: int) -> str:
