@@ -267,12 +267,20 @@ def test_strides_are_kept(tmp_path):
     fields = {"width": 4, "stem_stride": 2, "downsampling": "average_pool"}
     model = models.create("resnet8_small", num_classes=7, **fields)
     classifier = Classifier(model, tiny.drawn_variables(model, (32, 32, 3)))
-    torch_weights.save(classifier, tmp_path / "a.safetensors")
-    assert same(load(tmp_path / "a.safetensors", "resnet8_small"), classifier)
+    path = tmp_path / "a.safetensors"
+    torch_weights.save(classifier, path)
+    assert same(load(path, "resnet8_small"), classifier)
     with pytest.raises(ValueError, match=r"stem_stride must be 2, as .*a.safetensors says, got 1"):
-        load(tmp_path / "a.safetensors", "resnet8_small", stem_stride=1)
+        load(path, "resnet8_small", stem_stride=1)
     with pytest.raises(ValueError, match=r"downsampling must be average_pool, as .*, got stride"):
-        load(tmp_path / "a.safetensors", "resnet8_small", downsampling="stride")
+        load(path, "resnet8_small", downsampling="stride")
+    torch_weights.save(Classifier(model.clone(downsampling="stride"), classifier.variables), path)
+    assert load(path, "resnet8_small").model.downsampling == "stride"
+    with pytest.raises(ValueError, match=r"downsampling must be stride, as .*, got average_pool"):
+        load(path, "resnet8_small", downsampling="average_pool")
+    # PyTorch's files do not say it.
+    save_file(load_file(path), path)
+    assert load(path, "resnet8_small", **fields).model.downsampling == "average_pool"
 
 
 def test_loaded_and_saved_is_the_same_file(tmp_path, expected):

@@ -218,8 +218,7 @@ def save(classifier: Classifier, path: str | Path) -> None:
     metadata = {
         name: json.dumps(getattr(model, name))
         for name in state_dicts.METADATA
-        # What is left out is what the network has unless it is told otherwise.
-        if getattr(model, name, None) not in (None, "stride")
+        if getattr(model, name, None) is not None
     }
     with written_whole(path) as temporary:
         safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", **metadata})
