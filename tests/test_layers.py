@@ -431,6 +431,21 @@ def test_halve(height, width, downsampling):
         np.testing.assert_allclose(output[i, :, :, c], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("downsampling", "gradient"),
+    [
+        ("max_pool", [[1 / 3, 1 / 3], [1 / 3, 0]]),
+        # Of four maxima, a quarter each; the upper left one is shared down, then across.
+        ("max_blur_pool", [[1 / 16, 3 / 8], [5 / 16, 1 / 4]]),
+    ],
+)
+def test_equal_maxima_share_the_gradient(downsampling, gradient):
+    """By hand."""
+    image = jnp.array([[1.0, 1.0], [1.0, 0.0]])[None, :, :, None]
+    shares = jax.grad(lambda images: layers.halve(images, downsampling).sum())(image)
+    np.testing.assert_allclose(shares[0, :, :, 0], gradient, rtol=1e-6)
+
+
 @pytest.mark.parametrize("downsampling", layers.DOWNSAMPLINGS[1:])
 def test_halving_reads_every_pixel_alike(downsampling):
     """Of many pictures of noise, each phase of 2 x 2 pixels gets a quarter of the gradient."""
