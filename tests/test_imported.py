@@ -107,11 +107,23 @@ def test_the_classes_of_an_image_folder_are_counted(tmp_path):
     assert description["config"]["dataset"]["path"] == str(tmp_path / "of10")
 
 
+def test_one_channel(tmp_path):
+    first = STATE["conv1.weight"][:, :1].copy()
+    grey = write(tmp_path / "std.pt", STATE | {"conv1.weight": first})
+    flags = ["--model=resnet18", "--dataset=fashion_mnist", "--mean", "0.3", "--std", "2/5"]
+    main([str(grey), f"--workdir={tmp_path / 'public'}", *flags])
+    folder = tmp_path / "public" / "std" / "seed0"
+    model = checkpoints.load(folder).model
+    assert (model.mean, model.std) == ((0.3,), (0.4,))
+    assert checkpoints.read_config(folder)["image_shape"] == [28, 28, 1]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--dataset=imagenet2012"], r"dataset must have 10 classes, as .*std.pt has, got imagen"),
         (["--dataset=imagenet"], "did you mean"),
+        (["--dataset=fashion_mnist"], r"must have 3 channels, as .*, got fashion_mnist with 1\."),
         (["--path=pictures", "--dataset=digits"], "at most one of --dataset and --path"),
         (["--epsilon=4", "--norm=l7"], r"norm must be .*got 'l7'"),
         (

@@ -197,6 +197,24 @@ def test_weight_gradients_are_products_where_those_are_fast(products, monkeypatc
         assert_equal_to_rounding(result, expected)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a formulation for CPU")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_input_gradients_of_few_channels_are_products(channels):
+    """Of the first layer of networks: only the convolution into its features is left."""
+    case = CASES[0]._replace(channels=channels)
+
+    def features():
+        def gradient(images, kernel):
+            return jax.grad(lambda x: jnp.sum(jnp.sin(_convolve(x, kernel, case))))(images)
+
+        text = jax.jit(gradient).lower(*_operands(case)).as_text()
+        return re.findall(r"stablehlo.convolution.*-> tensor<2x8x8x(\d+)xf32>", text)
+
+    assert features() == [str(case.features)]
+    with cpu_lowering.only():
+        assert features() == [str(case.features), str(channels)]
+
+
 @pytest.mark.parametrize("shape", [(8, 9, 5, 64), (3, 80, 80), (4, 4, 2, 3, 300)])
 def test_long_sums_over_all_but_the_last_axis(shape):
     values = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
@@ -411,6 +429,21 @@ def test_halve(height, width, downsampling):
     for i, c in np.ndindex(2, 3):
         expected = _halved(images[i, :, :, c].astype(np.float64), downsampling)
         np.testing.assert_allclose(output[i, :, :, c], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("downsampling", "gradient"),
+    [
+        ("max_pool", [[1 / 3, 1 / 3], [1 / 3, 0]]),
+        # Of four maxima, a quarter each; the upper left one is shared down, then across.
+        ("max_blur_pool", [[1 / 16, 3 / 8], [5 / 16, 1 / 4]]),
+    ],
+)
+def test_equal_maxima_share_the_gradient(downsampling, gradient):
+    """By hand."""
+    image = jnp.array([[1.0, 1.0], [1.0, 0.0]])[None, :, :, None]
+    shares = jax.grad(lambda images: layers.halve(images, downsampling).sum())(image)
+    np.testing.assert_allclose(shares[0, :, :, 0], gradient, rtol=1e-6)
 
 
 @pytest.mark.parametrize("downsampling", layers.DOWNSAMPLINGS[1:])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from scipy import ndimage
 
 from jaxrobust import models
 from jaxrobust.models import resnet
@@ -121,28 +122,52 @@ def test_small_stem_stride(stem_stride, side):
     assert state["intermediates"]["conv1"]["__call__"][0].shape == (1, side, side, 16)
 
 
-@pytest.mark.parametrize("stem_stride", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "stem_stride"), [("resnet8_small", None), ("resnet8_small", 2), ("resnet18", None)]
+)
 @pytest.mark.parametrize("downsampling", resnet.layers.DOWNSAMPLINGS)
-def test_pools_take_every_stride(downsampling, stem_stride):
-    """The convolutions after a pool see what strided ones would give, and none is strided."""
-    fields = {"stem_stride": stem_stride, "downsampling": downsampling}
-    model = models.create("resnet8_small", num_classes=10, **fields)
+def test_pools_take_every_stride(downsampling, name, stem_stride):
+    """What comes after a pool sees what strided layers would give, and none is strided."""
+    fields = {"num_classes": 10, "width": 4, "stem_stride": stem_stride}
+    model = models.create(name, downsampling=downsampling, **fields)
     shapes = _shapes(model, 28)
 
     def apply(variables, images):
         return model.apply(variables, images, capture_intermediates=True, mutable="intermediates")
 
     _, state = jax.eval_shape(apply, shapes, jnp.zeros((1, 28, 28, 3)))
-    side = 28 // (stem_stride or 1)
-    for stage in (1, 2, 3):
+    # The stem of full-size networks takes two strides of 2.
+    side = 28 // (4 if name == "resnet18" else stem_stride or 1)
+    for stage in range(1, 1 + len(model.stage_sizes)):
         block = state["intermediates"][f"layer{stage}_0"]["__call__"][0]
-        assert block.shape == (1, side, side, 8 * 2**stage)
+        assert block.shape == (1, side, side, 2 * 2**stage)
         side = -(-side // 2)
     program = str(jax.make_jaxpr(apply)(shapes, jnp.zeros((1, 28, 28, 3))))
-    strides = set(re.findall(r"window_strides=\((\d), \d\)", program))  # of convolutions
-    assert strides == ({"1", "2"} if downsampling == "stride" else {"1"})
-    plain = _shapes(models.create("resnet8_small", num_classes=10), 28)
+    # Those of convolutions are two numbers, those of max-pools four.
+    strides = re.findall(r"window_strides=\(([\d, ]+)\)", program)
+    expected = {"1, 1", "2, 2"} if downsampling == "stride" else {"1, 1"}
+    if name == "resnet18":
+        expected |= {"1, 2, 2, 1" if downsampling == "stride" else "1, 1, 1, 1"}
+    assert set(strides) == expected
+    plain = _shapes(models.create(name, **fields), 28)
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, plain)
+
+
+def test_pooled_stem_is_the_maxima_of_averages():
+    """The mean over the averages of 2 x 2 maxima is the mean of all maxima; by SciPy."""
+    model = resnet.ResNet((), width=1, downsampling="average_pool", num_classes=None)
+    model = model.clone(mean=(0.0,), std=(1.0,))
+    image = np.random.default_rng(0).random((12, 20), np.float32)
+    kernel = jnp.zeros((7, 7, 1, 1)).at[3, 3].set(1.0)
+    one, none = jnp.ones(1), jnp.zeros(1)
+    variables = {
+        "params": {"conv1": {"kernel": kernel}, "bn1": {"scale": one, "bias": none}},
+        "batch_stats": {"bn1": {"mean": none, "var": one - 1e-5}},
+    }
+    averages = ndimage.correlate(image, np.full((2, 2), 0.25), origin=-1)[::2, ::2]
+    expected = ndimage.maximum_filter(averages, 3).mean()
+    features = jax.jit(model.apply)(variables, image[None, :, :, None])
+    np.testing.assert_allclose(features, [[expected]], rtol=1e-5)
 
 
 def test_downsampling_names_what_is_wrong():

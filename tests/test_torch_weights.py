@@ -235,17 +235,52 @@ def test_saved_and_loaded_is_the_same(tmp_path, name):
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.parametrize("name", ["resnet8_small", "alexnet", "vgg11_small"])
+def test_one_channel_is_saved_and_loaded(tmp_path, name):
+    hidden = {} if "resnet" in name else {"hidden": 8}
+    model = models.create(name, num_classes=7, width=4, mean=(0.3,), std=(0.4,), **hidden)
+    classifier = Classifier(model, tiny.drawn_variables(model, (64, 64, 1)))
+    torch_weights.save(classifier, tmp_path / "a.safetensors")
+    loaded = load(tmp_path / "a.safetensors", name, **hidden)
+    assert same(loaded, classifier)
+    grey = PICTURES[..., :1]
+    np.testing.assert_array_equal(loaded(grey), classifier(grey))
+
+
+def test_one_channel_of_pytorch(tmp_path):
+    """The number of channels is the first convolution's, not that of a block's of its name."""
+    grey = changed(conv1__weight=STATE["conv1.weight"][:, :1].copy())
+    path = write(tmp_path / "a.pt", training(model=under("module.", grey)))
+    model = load(path, mean=(0.3,), std=(0.4,)).model
+    assert (model.mean, model.std) == ((0.3,), (0.4,))
+    with pytest.raises(ValueError, match=r"mean must be given for images \(height, width, 1\), "):
+        load(path, std=(0.4,))
+    with pytest.raises(ValueError, match=r"mean must be 1 number from 0 to 1, .*got \(0.5, 0.45, "):
+        load(path, mean=MEAN, std=(0.4,))
+    buffers = {"normalize.mean": channels(0.3, 1, 1, 1), "normalize.std": channels([0.4], 1)}
+    model = load(write(tmp_path / "b.pt", buffers | under("model.", grey))).model
+    assert (model.mean, model.std) == ((0.3,), (0.4,))
+
+
 def test_strides_are_kept(tmp_path):
     """The weights do not show them."""
     fields = {"width": 4, "stem_stride": 2, "downsampling": "average_pool"}
     model = models.create("resnet8_small", num_classes=7, **fields)
     classifier = Classifier(model, tiny.drawn_variables(model, (32, 32, 3)))
-    torch_weights.save(classifier, tmp_path / "a.safetensors")
-    assert same(load(tmp_path / "a.safetensors", "resnet8_small"), classifier)
+    path = tmp_path / "a.safetensors"
+    torch_weights.save(classifier, path)
+    assert same(load(path, "resnet8_small"), classifier)
     with pytest.raises(ValueError, match=r"stem_stride must be 2, as .*a.safetensors says, got 1"):
-        load(tmp_path / "a.safetensors", "resnet8_small", stem_stride=1)
+        load(path, "resnet8_small", stem_stride=1)
     with pytest.raises(ValueError, match=r"downsampling must be average_pool, as .*, got stride"):
-        load(tmp_path / "a.safetensors", "resnet8_small", downsampling="stride")
+        load(path, "resnet8_small", downsampling="stride")
+    torch_weights.save(Classifier(model.clone(downsampling="stride"), classifier.variables), path)
+    assert load(path, "resnet8_small").model.downsampling == "stride"
+    with pytest.raises(ValueError, match=r"downsampling must be stride, as .*, got average_pool"):
+        load(path, "resnet8_small", downsampling="average_pool")
+    # PyTorch's files do not say it.
+    save_file(load_file(path), path)
+    assert load(path, "resnet8_small", **fields).model.downsampling == "average_pool"
 
 
 def test_loaded_and_saved_is_the_same_file(tmp_path, expected):
@@ -308,6 +343,10 @@ WRONG = {
     "shape": (
         changed(layer4__1__conv2__weight=np.zeros((32, 32, 1, 1), np.float32)),
         r"1 other \(layer4.1.conv2.weight of shape \(32, 32, 1, 1\) instead of \(32, 32, 3, 3\)\)",
+    ),
+    "no channels": (
+        changed(conv1__weight=np.zeros((4, 0, 7, 7), np.float32)),
+        r"1 other \(conv1.weight of shape \(4, 0, 7, 7\) instead of \(4, 3, 7, 7\)\)",
     ),
     "quantised": (
         changed(bn1__weight=np.ones(4, np.int8)),

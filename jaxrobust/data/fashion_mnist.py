@@ -168,12 +168,16 @@ def _missing(folder: pathlib.Path) -> list[str]:
 
 def _checked(content: bytes, name: str, source: str) -> bytes:
     """What is in a file or an answer, if it is what it should be."""
+    expected, checksum = SHA256[name], hashlib.sha256(content).hexdigest()
+    rule = f"hold Fashion-MNIST's {name} of sha256 {expected}"
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{source} must be whole, got damaged gzip: {error}.") from error
-    checksum, expected = hashlib.sha256(content).hexdigest(), SHA256[name]
-    rule = f"hold Fashion-MNIST's {name} of sha256 {expected}"
+            raise ValueError(
+                f"{source} must {rule} when decompressed, got damaged gzip, itself of sha256 "
+                f"{checksum} ({error})."
+            ) from error
+        checksum = hashlib.sha256(content).hexdigest()
     check_that(checksum == expected, source, rule, checksum)
     return content

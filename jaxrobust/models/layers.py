@@ -280,8 +280,8 @@ def halve(images: Array, downsampling: str) -> Array:
       downsampling: "average_pool" or "max_pool" of 2 x 2 pixels; "max_blur_pool", the maximum of
         each pixel and its neighbours to the right and below, then the average of 2 x 2 of these; or
         "blur_pool", the binomial filter of 3 x 3 pixels before every second pixel is taken, borders
-        mirrored (both of Zhang 2019). The gradient of a maximum goes in equal parts to all that
-        equal it.
+        mirrored (both of Zhang 2019). The gradient of "max_pool" goes in equal parts to all pixels
+        that equal the maximum; not so that of "max_blur_pool", which takes it down, then across.
 
     Returns:
       (n, ceil(height / 2), ceil(width / 2), channels).

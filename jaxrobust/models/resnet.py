@@ -108,9 +108,10 @@ class ResNet(nn.Module):
         stem of stride 2 with one.
       stem_stride: stride of the stem instead of these; 2 with `small_images` makes a network of
         about a quarter of the cost.
-      downsampling: how each stride of 2 is taken: "stride" by the convolutions themselves; or by a
-        pool before the stages and after the stem, whose convolutions then have stride 1:
-        "average_pool", "max_pool", "blur_pool" or "max_blur_pool" (see `layers.halve`).
+      downsampling: how each stride of 2 is taken: "stride" by the convolutions and the max-pool
+        themselves; or by a pool before the stages, after the stem and after its max-pool, which
+        then have stride 1: "average_pool", "max_pool", "blur_pool" or "max_blur_pool" (see
+        `layers.halve`).
       width: channels of the stem and the first stage; each stage doubles them.
       widening: factor on the channels of the bottlenecks' 3x3 convolutions (2 makes a Wide
         ResNet-50-2 of a ResNet-50), or on all channels after the stem of basic blocks.
@@ -163,7 +164,9 @@ class ResNet(nn.Module):
         if pooled and stride == 2:
             outputs = layers.halve(outputs, self.downsampling)
         if not self.small_images:
-            outputs = layers.max_pool(outputs, 3, stride=2, padding=1)
+            outputs = layers.max_pool(outputs, 3, stride=1 if pooled else 2, padding=1)
+            if pooled:
+                outputs = layers.halve(outputs, self.downsampling)
         for stage, blocks in enumerate(self.stage_sizes):
             width = self.width * 2**stage
             for block in range(blocks):

@@ -66,7 +66,7 @@ def load(
       num_classes: None: as many as the last layer in the file has outputs.
       mean, std: of each channel, on the scale [0, 1], for the normalisation inside the network.
         None: as buffers in the file say (`normalizer.new_mean`, `normalize.mean`, …) or `save`
-        wrote them, otherwise ImageNet's.
+        wrote them, otherwise ImageNet's, where the network takes three channels.
       **fields: further ones of the network, such as `dtype`.
 
     Returns:
@@ -105,10 +105,8 @@ def open_file(
     """As `load`, and what the network and the file are."""
     path = Path(path)
     given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
-    for name, value in given.items():
-        _check_channels(name, name, value)
     model = models.create(model_name, num_classes=num_classes, **fields)
-    last_layers = layouts.last_layers(model)  # other networks are refused before a long read
+    first, last = layouts.ends(model)  # other networks are refused before a long read
     state, metadata = state_dicts.read(path)
     with_norm = any(name.endswith(".running_mean") for name in state)
     if model_name.startswith("alexnet") and not with_norm:
@@ -118,13 +116,15 @@ def open_file(
             stated = metadata.pop(field)
             got = fields.setdefault(field, stated)
             check_that(got == stated, field, f"be {stated}, as {path} says", got)
-    outputs = _outputs(state, last_layers)
+    channels, outputs = _channels(state, first), _outputs(state, last)
     fits = num_classes is None or outputs in (None, num_classes)
     check_that(fits, "num_classes", f"be {outputs}, as the last layer in {path} has", num_classes)
     fields = {"name": model_name, "num_classes": num_classes or outputs or 1000, **fields}
+    # What they are is found below; how many, the shapes depend on.
+    unknown: dict[str, Any] = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
     try:
-        matched = state_dicts.match(state, layouts.of(models.create(**fields)))
-        in_file, used = state_dicts.normalizer(state, matched.rest)
+        matched = state_dicts.match(state, layouts.of(models.create(**fields, **unknown)))
+        in_file, used = state_dicts.normalizer(state, matched.rest, channels)
     except ValueError as error:
         raise ValueError(f"{path} holds {error}; expected one.") from error
     wrong = state_dicts.differences(state, matched, [n for n in matched.rest if n not in used])
@@ -136,33 +136,45 @@ def open_file(
         sources: dict[str, Mapping[str, Any]]
         sources = {"given": given, "file": in_file, "metadata of the file": metadata}
         source = next((source for source, values in sources.items() if name in values), None)
+        rule = f"be given for images (height, width, {channels}), as {path} holds none"
+        check_that(source or channels == 3, name, rule, None)
         found[name] = source or "ImageNet's, assumed"
         value = sources[source][name] if source else getattr(model, name)
-        _check_channels(name, name if source == "given" else f"{name} in {path}", value)
+        where = name if source == "given" else f"{name} in {path}"
+        _check_channels(name, where, value, channels)
         fields[name] = tuple(float(channel) for channel in value)
     state = {name: state[name] for name in matched.tensors}
     return Opened(fields, state_dicts.variables(state, matched), found)
 
 
-def _check_channels(name: str, where: str, values: Any) -> None:
+def _check_channels(name: str, where: str, values: Any, channels: int) -> None:
     numbers = np.asarray(values, np.float64)
     above_least = numbers > 0 if name == "std" else numbers >= 0
-    if numbers.shape != (3,) or not (above_least & (numbers <= 1)).all():
+    if numbers.shape != (channels,) or not (above_least & (numbers <= 1)).all():
+        count = "1 number" if channels == 1 else f"{channels} numbers"
         least = "above 0" if name == "std" else "from 0"
         raise ValueError(
-            f"{where} must be 3 numbers {least} to 1, one for each channel on the scale [0, 1]; "
+            f"{where} must be {count} {least} to 1, one for each channel on the scale [0, 1]; "
             f"divide by 255 what is for pixels up to 255, got {values}."
         )
 
 
 def _outputs(state: state_dicts.State, names: set[str]) -> int | None:
     """How many classes the last layer has; None when it is not there or there are several."""
-    counts = {
-        array.shape[0]
-        for name, array in state.items()
-        if array.ndim == 2 and any(f".{name}".endswith(f".{last}") for last in names)
-    }
+    counts = {kernel.shape[0] for kernel in _kernels(state, names) if kernel.ndim == 2}
     return counts.pop() if len(counts) == 1 else None
+
+
+def _channels(state: state_dicts.State, names: set[str]) -> int:
+    """How many input channels the first layer has; 3 when it is not there or has none."""
+    # Blocks have convolutions of its name, below longer prefixes.
+    return next((kernel.shape[1] for kernel in _kernels(state, names) if kernel.ndim == 4), 0) or 3
+
+
+def _kernels(state: state_dicts.State, names: set[str]) -> list[np.ndarray]:
+    """Those of these names, below any prefix, the shortest first."""
+    found = [name for name in state if any(f".{name}".endswith(f".{one}") for one in names)]
+    return [state[name] for name in sorted(found, key=len)]
 
 
 def save(classifier: Classifier, path: str | Path) -> None:
@@ -206,8 +218,7 @@ def save(classifier: Classifier, path: str | Path) -> None:
     metadata = {
         name: json.dumps(getattr(model, name))
         for name in state_dicts.METADATA
-        # What is left out is what the network has unless it is told otherwise.
-        if getattr(model, name, None) not in (None, "stride")
+        if getattr(model, name, None) is not None
     }
     with written_whole(path) as temporary:
         safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", **metadata})

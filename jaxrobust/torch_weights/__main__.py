@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--image_size", type=int, help="side of its input in pixels (default: the data set's)")
     add("--num_classes", type=int, help="to check the file against")
     for name in ("mean", "std"):
-        add(f"--{name}", type=_number, nargs=3, help=f"{name} that it normalises with, per channel")
+        what = f"{name} that it normalises with, a number for each channel"
+        add(f"--{name}", type=_number, nargs="+", help=what)
     return parser
 
 

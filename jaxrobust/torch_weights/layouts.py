@@ -103,7 +103,11 @@ _LAYOUTS: Mapping[type, Mapping[str, Callable[[nn.Module], Naming]]] = {
     },
     vgg.VGG: {"torchvision": _sequential(_vgg_stages, (0, 3, 6))},
 }
-_LAST = {resnet.ResNet: "fc", alexnet.AlexNet: "fc8", vgg.VGG: "fc8"}
+_ENDS = {
+    resnet.ResNet: ("conv1", "fc"),
+    alexnet.AlexNet: ("conv1", "fc8"),
+    vgg.VGG: ("conv1_1", "fc8"),
+}
 _FLATTENED = "fc6"
 
 
@@ -182,11 +186,12 @@ def _tensor(path: tuple[str, ...], shape: tuple[int, ...], name: Naming, channel
     return Tensor(path, shape, torch_name, (outputs, inputs), kernel)
 
 
-def last_layers(model: nn.Module) -> set[str]:
-    """The names of the kernel of the last layer, whose first axis are the classes, by all layouts.
+def ends(model: nn.Module) -> tuple[set[str], set[str]]:
+    """The names of the kernels of the first and of the last layer, by all layouts.
 
     Raises:
       TypeError: as `of`.
     """
-    layouts = _naming(model).values()
-    return {f"{naming(model)(_LAST[type(model)])}.weight" for naming in layouts}
+    names = [naming(model) for naming in _naming(model).values()]
+    first, last = ({f"{name(end)}.weight" for name in names} for end in _ENDS[type(model)])
+    return first, last

@@ -171,12 +171,15 @@ def _prefixes(names: Iterable[str], wanted: set[str]) -> tuple[int, list[str]]:
     return most, [prefix for prefix, count in counts.items() if count == most]
 
 
-def normalizer(state: State, names: Iterable[str]) -> tuple[dict[str, tuple[float, ...]], set[str]]:
+def normalizer(
+    state: State, names: Iterable[str], channels: int
+) -> tuple[dict[str, tuple[float, ...]], set[str]]:
     """The mean and std that a layer in front of a network keeps, and the tensors they are from.
 
     Args:
       state: the state dict.
       names: of the tensors outside the network.
+      channels: how many numbers each is.
 
     Raises:
       ValueError: when there are several.
@@ -186,13 +189,13 @@ def normalizer(state: State, names: Iterable[str]) -> tuple[dict[str, tuple[floa
     for name in names:
         for field, endings in _NORMALIZER.items():
             values = state[name].ravel()
-            if name.rpartition(".")[2] not in endings or values.size != 3:
+            if name.rpartition(".")[2] not in endings or values.size != channels:
                 continue
             # Its shortest decimal is the same float32.
-            channels = tuple(float(str(value)) for value in values.astype(np.float32))
-            first = normalizations.setdefault(field, channels)
-            if first != channels:
-                raise ValueError(f"several normalisations, {field} {first} and {channels}")
+            numbers = tuple(float(str(value)) for value in values.astype(np.float32))
+            first = normalizations.setdefault(field, numbers)
+            if first != numbers:
+                raise ValueError(f"several normalisations, {field} {first} and {numbers}")
             used.add(name)
     return normalizations, used
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrobust import attacks
+from jaxrobust.core.checks import check_that
 from jaxrobust.core.digests import digest
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data import image_folder
@@ -48,8 +49,8 @@ def write(
 
     Raises:
       FileNotFoundError, TypeError: as `load`; FileNotFoundError also without the image folder.
-      ValueError: as `load`; and when the data set has another number of classes, the attack is
-        none or its epsilon out of range, or the folder holds another training.
+      ValueError: as `load`; and when the data set has another number of classes or channels, the
+        attack is none or its epsilon out of range, or the folder holds another training.
     """
     path = Path(path)
     run = run or ("std" if attack is None else "adv")
@@ -75,11 +76,12 @@ def write(
         )
     opened = open_file(path, model_name, **options)
     fields = dict(opened.fields)
-    if classes != fields["num_classes"]:
-        raise ValueError(
-            f"dataset must have {fields['num_classes']} classes, as {path} has, got "
-            f"{resolved.path or known.name} with {classes}."
-        )
+    for kind, has, got in (
+        ("classes", fields["num_classes"], classes),
+        ("channels", len(fields["mean"]), known.channels),
+    ):
+        rule = f"have {has} {kind}, as {path} has"
+        check_that(got == has, "dataset", rule, f"{resolved.path or known.name} with {got}")
     # Of float32 weights float32 is asked, whatever trainings here compute in.
     fields = {"dtype": "float32", **fields}
     config.model = {
