@@ -7,8 +7,16 @@ Command: python -m jaxrobust.main --config=configs/downsampling.py:textured_shap
          python -m experiments.figure2_sensitivity_maps --methods vanilla_gradient \
              --workdirs runs/downsampling_textured_shapes runs/downsampling_fashion_mnist
 Data:    python -m jaxrobust.data.prepare fashion_mnist
-Cost:    not yet timed by us
-Expect:  not yet measured by us
+Cost:    25 and 20 minutes on one CPU core
+Expect:  the energy of vanilla maps in a phase of 2 x 2 pixels, how far from an equal share at most,
+         points; at random weights, of STD, of ADV; and ADV's centroid in cycles/pixel
+                        textured_shapes            fashion_mnist
+         stride         20.1  22.5  46.3   0.238   15.6  17.0  43.8   0.319
+         average_pool    0.6   1.0   0.9   0.184    1.1   2.9   1.7   0.266
+         max_pool        0.6   0.5   0.5   0.198    0.7   1.9   2.0   0.319
+         blur_pool       0.3   0.3   0.9   0.230    0.4   1.1   3.0   0.255
+         max_blur_pool   4.3   0.8   1.2   0.261    3.7   1.4   1.2   0.321
+         The strided ADV does not learn textured_shapes against this adversary: 10 per cent.
 """
 
 from jaxrobust import config as configs
