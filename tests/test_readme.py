@@ -24,6 +24,12 @@ RUN_BY = {
     "python -m jaxrobust.main --config=configs/quickstart.py --workdir=runs/quickstart": (
         ".ci/run::--config=configs/quickstart.py"
     ),
+    "python -m jaxrobust.data.prepare fashion_mnist": (
+        ".ci/run::python -m jaxrobust.data.prepare fashion_mnist"
+    ),
+    "python -m jaxrobust.main --config=configs/fashion_mnist.py": (
+        ".ci/run::--config=configs/fashion_mnist.py"
+    ),
     "python -m experiments.paper --config=configs/paper_quick.py --out=report": SMOKE,
     'python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"': SMOKE,
     "python -m jaxrobust.main --config=configs/figure7_quick.py": SMOKE,
