@@ -1,7 +1,7 @@
 """Evaluation images to look at, as the networks see them, with their masks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -39,6 +39,28 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def moved(self, step: int) -> "Pictures":
+        """The same, each moved down and to the right by less than `step` pixels; edges repeated.
+
+        Every step² pictures have every move once, so that what lies at the same place in all of
+        them does not add up in any phase of a stride of `step`, and what the network puts there
+        does.
+        """
+        moves = [divmod(place % step**2, step) for place in range(len(self))]
+
+        def move(arrays: np.ndarray) -> np.ndarray:
+            height, width = arrays.shape[1:3]
+            rows, columns = np.arange(height), np.arange(width)
+            return np.stack(
+                [
+                    array[np.maximum(rows - down, 0)][:, np.maximum(columns - right, 0)]
+                    for array, (down, right) in zip(arrays, moves, strict=True)
+                ]
+            )
+
+        masks = None if self.masks is None else move(self.masks)
+        return replace(self, images=move(self.images), masks=masks)
 
     def described(self, positions: Sequence[int]) -> dict[str, Any]:
         """What is looked at and, by its positions here, what is drawn, as JSON."""

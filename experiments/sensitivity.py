@@ -150,10 +150,11 @@ def random_key(seed: int) -> jax.Array:
 
 def examine(
     pairs: trained.Pairs,
-    compare: Callable[[dict[str, list[np.ndarray]], Pictures], dict[str, Any]],
+    compare: Callable[..., dict[str, Any]],
     arguments: argparse.Namespace,
     *,
     random: bool = False,
+    moved: int = 0,
 ) -> tuple[dict[str, Any], Drawn]:
     """The maps of one architecture compared, one method after the other, under a progress line.
 
@@ -162,6 +163,7 @@ def examine(
       compare: of {run: a method's maps of each seed} and the pictures.
       arguments: of `add_arguments`.
       random: a randomly initialised network of each seed is a run as well.
+      moved: not 0: `compare` gets, as its last argument, the maps of `pictures.moved(moved)`, too.
 
     Returns:
       Which trainings, which pictures and {method: what `compare` returned}, as JSON; and pictures
@@ -181,10 +183,11 @@ def examine(
         ]
         classifiers = {"random": fresh, **classifiers}
     names = list(dict.fromkeys(arguments.methods))
-    steps = len(names) * len(classifiers) * len(pairs)
+    shown = [pictures, pictures.moved(moved)] if moved else [pictures]
+    steps = len(names) * len(classifiers) * len(pairs) * len(shown)
     progress = Progress(trained.title_of(pairs[0]), steps, images=len(pictures))
 
-    def maps_by(classifier: Classifier, name: str) -> np.ndarray:
+    def maps_by(classifier: Classifier, name: str, pictures: Pictures) -> np.ndarray:
         options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
         maps = maps_of(classifier, name, pictures, **options)
         progress.step()
@@ -192,10 +195,14 @@ def examine(
 
     compared, maps = {}, {}
     for name in names:
-        of_runs = {
-            run: [maps_by(each, name) for each in seeds] for run, seeds in classifiers.items()
-        }
-        compared[name] = compare(of_runs, pictures)
+        of_runs, *of_moved = [
+            {
+                run: [maps_by(one, name, these) for one in seeds]
+                for run, seeds in classifiers.items()
+            }
+            for these in shown
+        ]
+        compared[name] = compare(of_runs, pictures, *of_moved)
         maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
     progress.close(f"{progress.title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
     found = {

@@ -240,7 +240,8 @@ def made_maps(share_of_edge, *, seeds=3, images=8):
 def compared(std, adv, masks):
     """The maps of one method beside white noise as those of random weights."""
     noise = list(np.random.default_rng(9).standard_normal(np.shape(std)))
-    return figure2.compare({"random": noise, "std": std, "adv": adv}, shown(masks))
+    maps = {"random": noise, "std": std, "adv": adv}
+    return figure2.compare(maps, shown(masks), maps)
 
 
 def decided(share_of_std, share_of_adv):
@@ -297,7 +298,7 @@ def test_a_grid_keeps_the_centroid_from_deciding(run, share, gridded):
         "adv": with_grid(adv, 0.25),
     }
     maps[run] = with_grid(maps[run], share)
-    method = figure2.compare(maps, shown(masks))
+    method = figure2.compare(maps, shown(masks), maps)
     found = method["phases"]["2"][run]
     np.testing.assert_allclose(np.array(found["shares"])[1, 0], share)
     assert found["points_from_equal"] == pytest.approx(100 * (share - 0.25))
@@ -327,7 +328,8 @@ def test_grids_of_seeds_do_not_make_up_for_each_other():
 def test_without_masks_the_centroid_decides_claim_2():
     (std, masks), (adv, _) = made_maps(0.2), made_maps(0.8)
     pictures = dataclasses.replace(shown(masks), masks=None)
-    method = figure2.compare({"random": std, "std": std, "adv": adv}, pictures)
+    maps = {"random": std, "std": std, "adv": adv}
+    method = figure2.compare(maps, pictures, maps)
     methods = dict.fromkeys(figure2.CLAIMED, method)
     decided = figure2.decide(methods)
     assert decided["claim_2"] == "holds"

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from experiments.pictures import evaluation_pictures
+from experiments.pictures import Pictures, evaluation_pictures
+from jaxrobust import map_metrics
 from jaxrobust.data import pipeline, textured_shapes
 from tests import tiny
 
@@ -96,3 +97,28 @@ def test_what_is_drawn_is_described(data_dir):
         {"index": int(found.index[position]), "label": label, "class": str(label)}
         for position, label in ((0, 0), (11, found.labels[11]))
     ]
+
+
+def test_what_lies_in_all_pictures_at_one_place_is_no_grid_once_they_are_moved():
+    image = np.zeros((16, 16, 1))
+    image[4:12:2, 4:12:4] = 1.0  # far from the edges, which are repeated
+    mask = image[..., 0] > 0
+    count = 32
+    pictures = Pictures(
+        np.broadcast_to(image, (count, 16, 16, 1)),
+        np.zeros(count, int),
+        np.broadcast_to(mask, (count, 16, 16)),
+        ("a",),
+        np.arange(count),
+    )
+    moved = pictures.moved(4)
+    for stride in (2, 4):
+        shares = map_metrics.phase_shares(pictures.images, stride=stride).mean(0)
+        assert shares.max() >= 0.5
+        shares = map_metrics.phase_shares(moved.images, stride=stride).mean(0)
+        np.testing.assert_allclose(shares, 1 / stride**2)
+    np.testing.assert_array_equal(moved.masks, moved.images[..., 0] > 0)
+    np.testing.assert_array_equal(moved.images[6], np.roll(image, (1, 2), (0, 1)))
+    # What leaves on one side does not enter on the other: the first row is repeated.
+    edge = Pictures(np.eye(4)[None, :, :, None].repeat(16, 0), *[None] * 2, ("a",), None)
+    np.testing.assert_array_equal(edge.moved(4).images[8, :3, :, 0], np.eye(4)[[0, 0, 0]])
