@@ -11,11 +11,11 @@ Cost:    25 and 20 minutes on one CPU core
 Expect:  the energy of vanilla maps in a phase of 2 x 2 pixels, how far from an equal share at most,
          points; at random weights, of STD, of ADV; and ADV's centroid in cycles/pixel
                         textured_shapes            fashion_mnist
-         stride         20.1  22.5  46.3   0.238   15.6  17.0  43.8   0.319
-         average_pool    0.6   1.0   0.9   0.184    1.1   2.9   1.7   0.266
-         max_pool        0.6   0.5   0.5   0.198    0.7   1.9   2.0   0.319
-         blur_pool       0.3   0.3   0.9   0.230    0.4   1.1   3.0   0.255
-         max_blur_pool   4.3   0.8   1.2   0.261    3.7   1.4   1.2   0.321
+         stride         20.1  23.2  46.4   0.238   15.3  18.1  42.5   0.319
+         average_pool    0.6   0.6   1.2   0.184    1.0   2.8   0.5   0.266
+         max_pool        0.6   0.4   0.8   0.198    0.2   2.5   1.4   0.319
+         blur_pool       0.4   0.3   0.5   0.230    0.5   1.0   2.8   0.255
+         max_blur_pool   4.6   0.6   1.1   0.261    2.8   1.4   2.4   0.321
          The strided ADV does not learn textured_shapes against this adversary: 10 per cent.
 """
 
