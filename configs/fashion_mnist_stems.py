@@ -2,8 +2,12 @@
 
 Command: python -m jaxrobust.main --config=configs/fashion_mnist_stems.py
 Data:    python -m jaxrobust.data.prepare fashion_mnist
-Cost:    not yet timed by us
-Expect:  not yet measured by us
+Cost:    70 minutes on one CPU core, the evaluation included
+Expect:  per cent, clean / robust under PGD of 20 steps
+                  strided                    pooled
+         std      91.1 ± 0.4 /  0.0          91.8 ± 0.2 /  0.0
+         pgd      83.8 ± 0.2 / 75.5 ± 0.4    84.4 ± 0.4 / 75.3 ± 0.2
+         fgsm     84.6 ± 0.6 / 74.9 ± 0.7    84.9 ± 0.1 / 73.5 ± 0.7
 """
 
 from jaxrobust import config as configs

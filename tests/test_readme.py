@@ -30,6 +30,8 @@ RUN_BY = {
     "python -m jaxrobust.main --config=configs/fashion_mnist.py": (
         ".ci/run::--config=configs/fashion_mnist.py"
     ),
+    "python -m jaxrobust.main --config=configs/fashion_mnist_stems.py": SMOKE,
+    "python -m experiments.stride_or_training --workdirs runs/fashion_mnist_stems": SMOKE,
     "python -m experiments.paper --config=configs/paper_quick.py --out=report": SMOKE,
     'python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"': SMOKE,
     "python -m jaxrobust.main --config=configs/figure7_quick.py": SMOKE,
