@@ -99,6 +99,14 @@ def compare(
     return {"measures": measures, "phases": stride_grid.phases(moved)}
 
 
+def examine_maps(
+    pairs: trained.Pairs, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], sensitivity.Drawn]:
+    """What `compare` finds of random weights, STD and ADV, as JSON; maps of the first seed."""
+    moved = max(stride_grid.STRIDES)
+    return sensitivity.examine(pairs, compare, arguments, random=True, moved=moved)
+
+
 def decide(methods: Mapping[str, Any]) -> dict[str, Any]:
     """Claim 2 of one architecture by what `compare` returned of each method.
 
@@ -217,8 +225,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> result.Finding:
     """Measures and draws the maps of one architecture."""
-    moved = max(stride_grid.STRIDES)
-    found, drawn = sensitivity.examine(pairs, compare, arguments, random=True, moved=moved)
+    found, drawn = examine_maps(pairs, arguments)
     found |= decide(found["methods"])
     # As in the paper: STD above ADV. Figure 8 shows those of random weights as well.
     maps = {name: {run: runs[run] for run in RUNS} for name, runs in drawn.maps.items()}

@@ -187,9 +187,9 @@ def examine(
     steps = len(names) * len(classifiers) * len(pairs) * len(shown)
     progress = Progress(trained.title_of(pairs[0]), steps, images=len(pictures))
 
-    def maps_by(classifier: Classifier, name: str, pictures: Pictures) -> np.ndarray:
+    def maps_by(classifier: Classifier, name: str, these: Pictures) -> np.ndarray:
         options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
-        maps = maps_of(classifier, name, pictures, **options)
+        maps = maps_of(classifier, name, these, **options)
         progress.step()
         return maps
 

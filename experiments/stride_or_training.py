@@ -64,8 +64,7 @@ def examine(
     pairs: trained.Pairs, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], sensitivity.Drawn, figure4.Kernels]:
     """What is found of one network and attack, as JSON; maps and filters of its first seed."""
-    moved = max(stride_grid.STRIDES)
-    found, drawn = sensitivity.examine(pairs, figure2.compare, arguments, random=True, moved=moved)
+    found, drawn = figure2.examine_maps(pairs, arguments)
     filters, kernels = figure4.examine(pairs)
     found |= {
         "grid": {

@@ -13,14 +13,18 @@ PGD = {"name": "pgd", "epsilon": 0.1, "steps": 5}
 FGSM_RS = {"name": "pgd", "epsilon": 0.1, "steps": 1}
 STRIDED = {"model__name": "resnet8_small", "model__stem_stride": 2}
 POOLED = {**STRIDED, "model__downsampling": "average_pool"}
-RUNS = {
-    "std_strided": (None, STRIDED),
-    "std_pooled": (None, POOLED),
-    "pgd_strided": (PGD, STRIDED),
-    "pgd_pooled": (PGD, POOLED),
-    "fgsm_strided": (FGSM_RS, STRIDED),
-    "fgsm_pooled": (FGSM_RS, POOLED),
-}
+
+
+def runs_of(**networks):
+    """STD and ADV against each attack, of each network by its name."""
+    return {
+        f"{kind}_{name}": (attack, fields)
+        for kind, attack in (("std", None), ("pgd", PGD), ("fgsm", FGSM_RS))
+        for name, fields in networks.items()
+    }
+
+
+RUNS = runs_of(strided=STRIDED, pooled=POOLED)
 
 
 def study(workdir, *, seeds=(0, 1), without=(), runs=RUNS):
@@ -86,11 +90,7 @@ class Own(nn.Module):
     ],
 )
 def test_the_network_of_the_larger_stride_comes_first(tmp_path, name, first, second, networks):
-    runs = {
-        f"{kind}_{which}": (attack, {"model__name": name, **prefixed(fields)})
-        for which, fields in (("a", second), ("b", first))
-        for kind, attack in (("std", None), ("pgd", PGD), ("fgsm", FGSM_RS))
-    }
+    runs = runs_of(a=prefixed({"name": name, **second}), b=prefixed({"name": name, **first}))
     (found,) = two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
     assert found.networks == tuple(f"strided, stem {each}" for each in networks)
     assert [pairs[0][1].run for pairs in found.cells.values()] == [
@@ -112,11 +112,8 @@ def test_the_network_of_the_larger_stride_comes_first(tmp_path, name, first, sec
     ],
 )
 def test_whether_one_strides_where_the_other_pools(tmp_path, first, second, expected):
-    runs = {
-        f"{kind}_{which}": (attack, {"model__name": "resnet8_small", **prefixed(fields)})
-        for which, fields in (("a", first), ("b", second))
-        for kind, attack in (("std", None), ("pgd", PGD), ("fgsm", FGSM_RS))
-    }
+    small = {"name": "resnet8_small"}
+    runs = runs_of(a=prefixed(small | first), b=prefixed(small | second))
     (found,) = two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
     assert found.strided_and_pooled is expected
 
@@ -128,14 +125,7 @@ def prefixed(fields):
 def test_a_default_that_is_written_makes_no_other_network(tmp_path):
     written = {"model__name": "resnet8_small", "model__stem_stride": 1}
     default = {"model__name": "resnet8_small", "model__downsampling": "average_pool"}
-    runs = RUNS | {
-        "std_pooled": (None, default),
-        "pgd_pooled": (PGD, default),
-        "fgsm_pooled": (FGSM_RS, default),
-        "std_strided": (None, written),
-        "pgd_strided": (PGD, written),
-        "fgsm_strided": (FGSM_RS, written),
-    }
+    runs = runs_of(strided=written, pooled=default)
     (found,) = two_by_two.find([study(tmp_path, seeds=(0,), runs=runs)])
     assert found.networks == ("strided", "average-pooled")  # both of stem stride 1
 
