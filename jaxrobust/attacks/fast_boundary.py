@@ -1,0 +1,183 @@
+"""Fast adaptive boundary attack: the nearest image on the other side of a boundary (FAB)."""
+
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import losses, norms, search
+from jaxrobust.core.batching import per_image
+from jaxrobust.core.checks import check_count, check_number, check_that
+from jaxrobust.core.types import AnyClassifier, Images, Labels, Number
+
+# Section 3 of the paper: how far beyond the boundary a step goes, the largest weight of the
+# original image in it, and how much of the way from that image is kept after a success.
+_OVERSHOOT, _LARGEST_SHARE, _BACKWARD = 1.05, 0.1, 0.9
+# Newton's method on a piecewise linear function ends after few steps; rounding may keep it going.
+_NEWTON_STEPS = 50
+
+
+def to_hyperplane(
+    point: jax.Array, normal: jax.Array, gap: jax.Array, norm: norms.Norm
+) -> jax.Array:
+    """The smallest step in the norm, inside the box, from a point onto a hyperplane.
+
+    Where the box does not reach the hyperplane: the step that comes nearest to it.
+
+    Args:
+      point: in [0, 1].
+      normal: of the hyperplane, of the point's shape.
+      gap: what `sum(normal * step)` has to be.
+      norm: l_inf or l_2.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> point, normal = jnp.array([0.5, 0.5, 0.9]), jnp.array([1.0, -1.0, 2.0])
+      >>> [round(value, 3) for value in to_hyperplane(point, normal, 0.6, norms.linf).tolist()]
+      [0.2, -0.2, 0.1]
+    """
+    normal = jnp.where(gap < 0, -normal, normal)
+    gap = jnp.abs(gap)
+    steepness = jnp.abs(normal)
+    room = jnp.where(normal > 0, 1.0 - point, point)
+    # Each pixel moves in proportion to `pace` until the box stops it (Lagrange). What is gained by
+    # moving grows with the length, less and less: Newton's method from 0 never goes too far.
+    pace = steepness if norm.name == "l2" else jnp.ones_like(steepness)
+
+    def still_short(carry):
+        length, previous, count = carry
+        return (length > previous) & (count < _NEWTON_STEPS)
+
+    def lengthen(carry):
+        length, _, count = carry
+        gained = jnp.sum(steepness * jnp.minimum(length * pace, room))
+        slope = jnp.sum(jnp.where(length * pace < room, steepness * pace, 0.0))
+        # Where nothing can move any more, all of the room is the nearest.
+        longer = length + jnp.where(slope > 0, jnp.maximum(gap - gained, 0.0) / slope, 0.0)
+        return longer, length, count + 1
+
+    zero = jnp.zeros_like(gap)
+    length, *_ = jax.lax.while_loop(still_short, lengthen, lengthen((zero, zero, 0)))
+    return jnp.sign(normal) * jnp.minimum(length * pace, room)
+
+
+class _Walk(NamedTuple):
+    point: jax.Array  # where the network is called next
+    count: jax.Array  # steps over the boundary
+
+
+@flax.struct.dataclass
+class FastBoundary:
+    """The search: each step calls the network for its logits and one gradient of them.
+
+    Attributes:
+      epsilon: how far away an image counts as found; infinity: anywhere.
+      steps: of each attempt.
+      norm: that is made small.
+    """
+
+    epsilon: Number
+    steps: int = flax.struct.field(pytree_node=False)
+    norm: norms.Norm = flax.struct.field(pytree_node=False)
+
+    def start(self, image, label, key):
+        del label, key
+        return _Walk(image, jnp.zeros((), jnp.int32))
+
+    def step(self, classifier, image, label, target, walk):
+        def lead(point):
+            logits = classifier(point)
+            return losses.targeted_margin(logits, label, target), logits
+
+        point = walk.point
+        (ahead, logits), gradient = jax.value_and_grad(lead, has_aux=True)(point)
+        gradient = jnp.nan_to_num(gradient)
+        crossed = losses.misclassified(logits, label)
+        distance = self.norm.measure(point - image)
+        candidate = search.Candidate(
+            point,
+            crossed & (distance <= self.epsilon),
+            jnp.where(crossed, -distance, -jnp.inf).astype(jnp.float32),
+        )
+        # Across the boundary it comes back towards the image, else both go to the hyperplane.
+        back = image + _BACKWARD * (point - image)
+        step = to_hyperplane(point, gradient, -ahead, self.norm)
+        gap = -(ahead + jnp.sum(gradient * (image - point)))
+        step_from_image = to_hyperplane(image, gradient, gap, self.norm)
+        lengths = (self.norm.measure(step), self.norm.measure(step_from_image))
+        share = jnp.minimum(
+            lengths[0] / jnp.maximum(lengths[0] + lengths[1], 1e-12), _LARGEST_SHARE
+        )
+        onward = (1.0 - share) * (point + _OVERSHOOT * step) + share * (
+            image + _OVERSHOOT * step_from_image
+        )
+        following = jnp.clip(jnp.where(crossed, back, onward), 0.0, 1.0)
+        return _Walk(following, walk.count + ~crossed), candidate
+
+    def finished(self, walk):
+        return walk.count > self.steps
+
+
+def check_minimum_norm(*, norm: str | norms.Norm, epsilon: Number, **counts: int) -> None:
+    """Raise unless the options that minimum-norm attacks have in common are in their ranges."""
+    rule = "be linf or l2 for attacks that look for the nearest image"
+    check_that(norms.get(norm).name in ("linf", "l2"), "norm", rule, repr(norm))
+    if epsilon is not None:
+        check_number("epsilon", epsilon)
+    for name, count in counts.items():
+        check_count(name, count)
+
+
+@per_image(static=("steps", "norm", "targets"), check=check_minimum_norm)
+def fab(
+    classifier: AnyClassifier,
+    images: Images,
+    labels: Labels,
+    *,
+    epsilon: Number | None = None,
+    norm: str | norms.Norm = "linf",
+    steps: int = 100,
+    targets: int = 9,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Fast adaptive boundary attack, targeted (FAB-T; Croce & Hein 2020): the nearest image.
+
+    Each step goes to the hyperplane on which the linearised logits of label and target are equal,
+    a little beyond, and drawn towards the original image; after a success it comes back a tenth of
+    the way. The targets are the nearest classes by the logits, one after the other. It draws no
+    random numbers.
+
+    Args:
+      classifier: callable pytree from one image to logits (k,).
+      images: (h, w, c) or (n, h, w, c) in [0, 1].
+      labels: () or (n,) integers: the true classes.
+      epsilon: how far away an image may be, in pixel units. None: as far as need be.
+      norm: "linf" or "l2".
+      steps: steps over the boundary for each target, at least 1.
+      targets: how many classes are aimed at, at least 1.
+      batch_size: images at once on each device; None: all.
+
+    Returns:
+      Images of the same shape, inside [0, 1]: the nearest misclassified ones that were found
+      (`attacks.distances` says how near). Where none was found, or none within `epsilon`, the image
+      as it is.
+
+    Raises:
+      TypeError, ValueError: for images, labels or options out of their range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> classifier = lambda image: jnp.stack([image.sum() - 1.2, 0.0])
+      >>> nearest = fab(classifier, jnp.full((1, 1, 3), 0.5), 0)
+      >>> [round(value, 2) for value in nearest.ravel().tolist()]
+      [0.4, 0.4, 0.4]
+    """
+    image, label = images, labels  # those of one image, below the decorator
+    logits = classifier(image)
+    aims = search.runner_up_classes(logits, label, min(targets, logits.shape[0] - 1))
+    boundary = FastBoundary(jnp.inf if epsilon is None else epsilon, steps, norms.get(norm))
+    best = search.run(
+        boundary, classifier, image, label, jax.random.key(0), aims, until_found=False
+    )
+    return jnp.where(best.found, best.image, image)
