@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import losses, norms, search
-from jaxrobust.attacks.losses import Loss
+from jaxrobust.attacks.losses import Loss, TargetedLoss
 from jaxrobust.attacks.projected_gradient import check_ball
 from jaxrobust.core.batching import per_image
 from jaxrobust.core.checks import check_count, check_that
@@ -29,7 +29,7 @@ class _Walk(NamedTuple):
     rises: jax.Array  # steps since the last checkpoint in which the loss rose
     best_loss_then: jax.Array  # at the last checkpoint
     halved: jax.Array  # whether the step was halved there
-    count: jax.Array  # calls of the network
+    taken: jax.Array  # calls of the network
 
 
 def checkpoints(steps: int) -> np.ndarray:
@@ -66,7 +66,7 @@ class AutoPGD:
     epsilon: Number
     steps: int = flax.struct.field(pytree_node=False)
     norm: norms.Norm = flax.struct.field(pytree_node=False)
-    loss: Loss | losses.TargetedLoss = flax.struct.field(pytree_node=False)
+    loss: Loss | TargetedLoss = flax.struct.field(pytree_node=False)
     targeted: bool = flax.struct.field(pytree_node=False, default=False)
 
     def start(self, image, label, key):
@@ -89,7 +89,7 @@ class AutoPGD:
             rises=jnp.zeros((), jnp.int32),
             best_loss_then=zero,
             halved=jnp.asarray(True),
-            count=jnp.zeros((), jnp.int32),
+            taken=jnp.zeros((), jnp.int32),
         )
 
     def step(self, classifier, image, label, target, walk):
@@ -100,7 +100,7 @@ class AutoPGD:
 
         (loss, logits), gradient = jax.value_and_grad(value, has_aux=True)(walk.point)
         candidate = search.Candidate(walk.point, losses.misclassified(logits, label), loss)
-        first = walk.count == 0
+        first = walk.taken == 0
         # A gradient that is NaN says nothing: the pixel stays.
         gradient = jnp.nan_to_num(gradient)
         improved = first | (loss > walk.best_loss)
@@ -112,7 +112,7 @@ class AutoPGD:
         rises = walk.rises + (~first & (loss > walk.loss))
         best_loss_then = jnp.where(first, loss, walk.best_loss_then)
 
-        gap = jnp.asarray(checkpoints(self.steps))[walk.count]
+        gap = jnp.asarray(checkpoints(self.steps))[walk.taken]
         checked = gap > 0
         stuck = ~walk.halved & (best_loss <= best_loss_then)
         halve = checked & ((rises <= _RISES * gap) | stuck)
@@ -138,12 +138,12 @@ class AutoPGD:
             rises=jnp.where(checked, 0, rises),
             best_loss_then=jnp.where(checked, best_loss, best_loss_then),
             halved=jnp.where(checked, halve, walk.halved),
-            count=walk.count + 1,
+            taken=walk.taken + 1,
         )
         return walk, candidate
 
     def finished(self, walk):
-        return walk.count > self.steps
+        return walk.taken > self.steps
 
 
 def _check(*, norm, restarts, targets, loss, **ball):
@@ -213,10 +213,11 @@ def apgd(
       >>> apgd(classifier, image, 0, key=jax.random.key(0), epsilon=0.125, steps=5).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    image, label = images, labels  # those of one image, below the decorator
-    if targets is None:
-        aims, value = jnp.zeros(restarts, jnp.int32), losses.get(loss)
-    else:
+    # Those of one image, below the decorator.
+    image, label = jnp.asarray(images), jnp.asarray(labels)
+    value: Loss | TargetedLoss = losses.get(loss)
+    aims = jnp.zeros(restarts, jnp.int32)
+    if targets is not None:
         logits = classifier(image)
         count = min(targets, logits.shape[0] - 1)
         aims = jnp.tile(search.runner_up_classes(logits, label, count), restarts)

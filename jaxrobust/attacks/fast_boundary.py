@@ -64,7 +64,7 @@ def to_hyperplane(
 
 class _Walk(NamedTuple):
     point: jax.Array  # where the network is called next
-    count: jax.Array  # steps over the boundary
+    taken: jax.Array  # steps over the boundary
 
 
 @flax.struct.dataclass
@@ -113,10 +113,10 @@ class FastBoundary:
             image + _OVERSHOOT * step_from_image
         )
         following = jnp.clip(jnp.where(crossed, back, onward), 0.0, 1.0)
-        return _Walk(following, walk.count + ~crossed), candidate
+        return _Walk(following, walk.taken + ~crossed), candidate
 
     def finished(self, walk):
-        return walk.count > self.steps
+        return walk.taken > self.steps
 
 
 def check_minimum_norm(*, norm: str | norms.Norm, epsilon: Number, **counts: int) -> None:
@@ -173,7 +173,8 @@ def fab(
       >>> [round(value, 2) for value in nearest.ravel().tolist()]
       [0.4, 0.4, 0.4]
     """
-    image, label = images, labels  # those of one image, below the decorator
+    # Those of one image, below the decorator.
+    image, label = jnp.asarray(images), jnp.asarray(labels)
     logits = classifier(image)
     aims = search.runner_up_classes(logits, label, min(targets, logits.shape[0] - 1))
     boundary = FastBoundary(jnp.inf if epsilon is None else epsilon, steps, norms.get(norm))
