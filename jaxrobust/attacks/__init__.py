@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxrobust.attacks import norms
 from jaxrobust.attacks.auto_pgd import apgd
+from jaxrobust.attacks.ensemble import autoattack
 from jaxrobust.attacks.fast_boundary import fab
 from jaxrobust.attacks.losses import (
     LOSSES,
@@ -36,6 +37,7 @@ __all__ = [
     "Loss",
     "apgd",
     "ascend",
+    "autoattack",
     "check_ball",
     "check_options",
     "complete_options",

@@ -142,8 +142,9 @@ class AutoPGD:
         )
         return walk, candidate
 
-    def finished(self, walk):
-        return walk.taken > self.steps
+    @property
+    def length(self):
+        return self.steps + 1  # the network is called where it starts as well
 
 
 def _check(*, norm, restarts, targets, loss, **ball):

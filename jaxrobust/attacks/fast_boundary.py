@@ -14,8 +14,8 @@ from jaxrobust.core.types import AnyClassifier, Images, Labels, Number
 # Section 3 of the paper: how far beyond the boundary a step goes, the largest weight of the
 # original image in it, and how much of the way from that image is kept after a success.
 _OVERSHOOT, _LARGEST_SHARE, _BACKWARD = 1.05, 0.1, 0.9
-# Newton's method on a piecewise linear function ends after few steps; rounding may keep it going.
-_NEWTON_STEPS = 50
+# Newton's method on a piecewise linear function ends after few steps, here at rounding.
+_NEWTON_STEPS, _ROUNDING, _SMALLEST = 50, 1e-6, 1e-30
 
 
 def to_hyperplane(
@@ -45,31 +45,33 @@ def to_hyperplane(
     # moving grows with the length, less and less: Newton's method from 0 never goes too far.
     pace = steepness if norm.name == "l2" else jnp.ones_like(steepness)
 
+    def missing(length):
+        return gap - jnp.sum(steepness * jnp.minimum(length * pace, room))
+
+    def slope(length):
+        return jnp.sum(jnp.where(length * pace < room, steepness * pace, 0.0))
+
     def still_short(carry):
-        length, previous, count = carry
-        return (length > previous) & (count < _NEWTON_STEPS)
+        length, count = carry
+        # Where nothing can move any more, all of the room is the nearest.
+        return (missing(length) > _ROUNDING * gap) & (slope(length) > 0) & (count < _NEWTON_STEPS)
 
     def lengthen(carry):
-        length, _, count = carry
-        gained = jnp.sum(steepness * jnp.minimum(length * pace, room))
-        slope = jnp.sum(jnp.where(length * pace < room, steepness * pace, 0.0))
-        # Where nothing can move any more, all of the room is the nearest.
-        longer = length + jnp.where(slope > 0, jnp.maximum(gap - gained, 0.0) / slope, 0.0)
-        return longer, length, count + 1
+        length, count = carry
+        return length + missing(length) / jnp.maximum(slope(length), _SMALLEST), count + 1
 
-    zero = jnp.zeros_like(gap)
-    length, *_ = jax.lax.while_loop(still_short, lengthen, lengthen((zero, zero, 0)))
+    length, _ = jax.lax.while_loop(still_short, lengthen, (jnp.zeros_like(gap), 0))
     return jnp.sign(normal) * jnp.minimum(length * pace, room)
 
 
 class _Walk(NamedTuple):
-    point: jax.Array  # where the network is called next
-    taken: jax.Array  # steps over the boundary
+    point: jax.Array  # where the logits are linearised next
+    taken: jax.Array  # steps
 
 
 @flax.struct.dataclass
 class FastBoundary:
-    """The search: each step calls the network for its logits and one gradient of them.
+    """The search: each step calls the network for a gradient, and for the logits where it leads.
 
     Attributes:
       epsilon: how far away an image counts as found; infinity: anywhere.
@@ -87,36 +89,34 @@ class FastBoundary:
 
     def step(self, classifier, image, label, target, walk):
         def lead(point):
-            logits = classifier(point)
-            return losses.targeted_margin(logits, label, target), logits
+            return losses.targeted_margin(classifier(point), label, target)
 
         point = walk.point
-        (ahead, logits), gradient = jax.value_and_grad(lead, has_aux=True)(point)
+        ahead, gradient = jax.value_and_grad(lead)(point)
         gradient = jnp.nan_to_num(gradient)
-        crossed = losses.misclassified(logits, label)
-        distance = self.norm.measure(point - image)
-        candidate = search.Candidate(
-            point,
-            crossed & (distance <= self.epsilon),
-            jnp.where(crossed, -distance, -jnp.inf).astype(jnp.float32),
-        )
-        # Across the boundary it comes back towards the image, else both go to the hyperplane.
-        back = image + _BACKWARD * (point - image)
         step = to_hyperplane(point, gradient, -ahead, self.norm)
         gap = -(ahead + jnp.sum(gradient * (image - point)))
         step_from_image = to_hyperplane(image, gradient, gap, self.norm)
         lengths = (self.norm.measure(step), self.norm.measure(step_from_image))
-        share = jnp.minimum(
-            lengths[0] / jnp.maximum(lengths[0] + lengths[1], 1e-12), _LARGEST_SHARE
-        )
+        share = jnp.minimum(lengths[0] / jnp.maximum(sum(lengths), _SMALLEST), _LARGEST_SHARE)
         onward = (1.0 - share) * (point + _OVERSHOOT * step) + share * (
             image + _OVERSHOOT * step_from_image
         )
-        following = jnp.clip(jnp.where(crossed, back, onward), 0.0, 1.0)
-        return _Walk(following, walk.taken + ~crossed), candidate
+        onward = jnp.clip(onward, 0.0, 1.0)
+        crossed = losses.misclassified(classifier(onward), label)
+        distance = self.norm.measure(onward - image)
+        candidate = search.Candidate(
+            onward,
+            crossed & (distance <= self.epsilon),
+            jnp.where(crossed, -distance, -jnp.inf).astype(jnp.float32),
+        )
+        # Across the boundary it comes back towards the image.
+        point = jnp.where(crossed, image + _BACKWARD * (onward - image), onward)
+        return _Walk(point, walk.taken + 1), candidate
 
-    def finished(self, walk):
-        return walk.taken > self.steps
+    @property
+    def length(self):
+        return self.steps
 
 
 def check_minimum_norm(*, norm: str | norms.Norm, epsilon: Number, **counts: int) -> None:

@@ -29,7 +29,14 @@ class Candidate(NamedTuple):
 
 
 class Search(Protocol):
-    """What attacks in single steps have in common; a pytree, so that its numbers are traced."""
+    """What attacks in single steps have in common; a pytree, so that its numbers are traced.
+
+    Attributes:
+      length: static, the number of steps of a walk; its field `taken` counts them.
+    """
+
+    @property
+    def length(self) -> int: ...
 
     def start(self, image: jax.Array, label: jax.Array, key: jax.Array) -> Walk:
         """A walk before its first step."""
@@ -44,8 +51,10 @@ class Search(Protocol):
     ) -> tuple[Walk, Candidate]:
         """The walk a step further, and the perturbed image at which the network was called."""
 
-    def finished(self, walk: Walk) -> jax.Array:
-        """Whether the walk has taken all its steps."""
+
+def finished(search: Search, walk: Walk) -> jax.Array:
+    """Whether a walk has taken all its steps."""
+    return walk.taken >= search.length
 
 
 def nothing(image: jax.Array) -> Candidate:
@@ -84,7 +93,7 @@ def run(
     def attempt(index, best):
         def going_on(carry):
             walk, best = carry
-            return ~search.finished(walk) & ~(until_found & best.found)
+            return ~finished(search, walk) & ~(until_found & best.found)
 
         def step(carry):
             walk, best = carry

@@ -39,11 +39,11 @@ class Progress:
 
     def __init__(self, title: str, total: int, *, images: int = 1, every: float = 10.0):
         self.title, self.total, self.images, self.every = title, total, images, every
-        self.done = 0
+        self.done: float = 0
         self.live = sys.stderr.isatty()
         self.begun = time.perf_counter()
         self.printed = self.begun if not self.live else 0.0
-        self.marks: list[tuple[float, int]] = []
+        self.marks: list[tuple[float, float]] = []
 
     def step(self, count: int = 1) -> None:
         """Count steps that are complete, and print the line when it is time for one."""
@@ -55,7 +55,7 @@ class Progress:
         """Whether it is time for a line: the caller then gathers its figures and calls `show`."""
         return time.perf_counter() - self.printed >= (0.5 if self.live else self.every)
 
-    def mark(self, done: int) -> None:
+    def mark(self, done: float) -> None:
         """Note that `done` steps are complete; the first mark begins the measuring of the rate."""
         self.done = done
         self.marks.append((time.perf_counter(), done))
@@ -69,7 +69,7 @@ class Progress:
         (earlier, first), (later, last) = self.marks[max(0, len(self.marks) - 10)], self.marks[-1]
         return (last - first) * self.images / max(later - earlier, 1e-9)
 
-    def show(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+    def show(self, done: float, figures: Mapping[str, float] | None = None) -> None:
         """Print the line."""
         self.printed = time.perf_counter()
         parts = [f"{self.title}  {done}/{self.total}"]

@@ -1,0 +1,5 @@
+"""Square attack."""
+
+from typing import Any
+
+RandomSquares: Any = None
