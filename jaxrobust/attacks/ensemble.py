@@ -121,6 +121,9 @@ def _keys(key: jax.Array, images: np.ndarray) -> np.ndarray:
     keys = check_key(key, len(images))
     if keys is None:
         raise ValueError("key must be given, got None.")
+    kind = jax.random.key_impl(keys)
+    usual = jax.random.key_impl(jax.random.key(0))
+    check_that(kind == usual, "key", f"be of JAX's default kind, {usual}", kind)
     if keys.ndim == 0:
         contents = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
         keys = jax.vmap(functools.partial(jax.random.fold_in, keys))(contents)
@@ -273,6 +276,7 @@ def autoattack(
     steps: int = 100,
     queries: int = 5000,
     batch_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
     state_file: str | Path | None = None,
     title: str = "autoattack",
     every: float = 10.0,
@@ -305,6 +309,7 @@ def autoattack(
       queries: of Square.
       batch_size: images at once on each device; None: as many as come to 32 images of 224 x 224
         pixels, at most 256.
+      devices: over which a batch is spread; None: all of this process.
       state_file: where to note how far it has come, as .npz; the same call goes on from there after
         an interruption, and the file goes when the call ends.
       title: of the progress lines, on standard error.
@@ -340,8 +345,8 @@ def autoattack(
     check_that(classes > 1, "classifier", "have at least two classes", classes)
     labels = np.asarray(check_labels(labels, len(images), classes))
     keys = _keys(key, images)
-    auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((jax.local_device_count(),), ("data",), auto, devices=jax.local_devices())
+    devices, auto = devices or jax.local_devices(), (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((len(devices),), ("data",), auto, devices=devices)
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     sizes = _sizes(images.shape, batch_size, mesh.size)
     # Once for all batches: what is on one device alone would be sent again with each.
