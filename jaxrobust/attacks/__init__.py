@@ -27,6 +27,7 @@ from jaxrobust.attacks.projected_gradient import (
     pgd,
     start_in_ball,
 )
+from jaxrobust.attacks.random_squares import square
 from jaxrobust.core import batching, named
 from jaxrobust.core.types import Method
 
@@ -48,10 +49,17 @@ __all__ = [
     "misclassified",
     "norms",
     "pgd",
+    "square",
     "start_in_ball",
 ]
 
-ATTACKS: dict[str, Method] = {"fgsm": fgsm, "pgd": pgd, "apgd": apgd, "fab": fab}
+ATTACKS: dict[str, Method] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "apgd": apgd,
+    "fab": fab,
+    "square": square,
+}
 
 
 def get(name: str) -> Method:
