@@ -110,7 +110,7 @@ def proposals(norm, epsilon, x, best, taken):
 
     def propose(taken, key):
         margin = jnp.full((), -1.0, jnp.float32)  # above that of the point: the best stays
-        walk = random_squares._Walk(best, best, margin, key, taken)
+        walk = random_squares._Walk(best, best, margin, jax.random.key_data(key), taken)
         walk, _ = squares.step(lambda image: jnp.array([2.0, 0.0]), x, 0, 0, walk)
         return walk.point, jax.random.fold_in(key, walk.taken)
 
