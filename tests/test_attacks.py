@@ -317,7 +317,7 @@ def test_bad_classifiers():
 
 def test_options_of_configs_are_checked_without_running():
     attacks.check_options("pgd", {"epsilon": 0.1, "steps": 3})
-    with pytest.raises(ValueError, match="attack must be one of .*fab.*, got 'pdg'"):
+    with pytest.raises(ValueError, match=r"attack must be one of .*fab.*, got 'pdg'"):
         attacks.check_options("pdg", {})
     with pytest.raises(ValueError, match="'eps' is no option of fgsm"):
         attacks.check_options("fgsm", {"eps": 0.1})
