@@ -5,12 +5,14 @@
 attacks STD and ADV of every architecture among the workdirs by PGD, at the radius that ADV was
 trained against and at those of its config's evaluation; mean and standard deviation over all
 seeds, beside the paper's figures for ImageNet. Robust accuracy counts all images, defense success
-rate only those that are right when clean (what the paper's Table 1 prints).
+rate only those that are right when clean (what the paper's Table 1 prints). --autoattack 1000 adds
+AutoAttack (Croce & Hein 2020) on the first 1,000 images, at the radius of training.
 
 Which images are right is kept beside each checkpoint, so that an interrupted call goes on.
 
 Cost: an accuracy takes steps x restarts gradients of all evaluation images: about a minute for the
-quickstart's six models on two CPU cores with --restarts 1.
+quickstart's six models on two CPU cores with --restarts 1. AutoAttack takes about
+9,700 passes, forward or backward, of an image that stands.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from experiments.result import (
 )
 from jaxrobust.data import catalog
 
-CLEAN = "clean"
+CLEAN, AUTOATTACK = "clean", "AutoAttack"
 # Mean and standard deviation over trainings, in per cent: clean top-1 and top-5, then the share of
 # the images classified correctly when clean that still are under attack, by radius.
 _COLUMNS = ("top1", "top5", "0.005", "0.01")
@@ -74,7 +76,7 @@ def attacks_on(adversarial: trained.Trained, *, steps: int, restarts: int) -> di
     others = [
         attack.epsilon
         for attack in adversarial.config.evaluation.attacks.values()
-        if attack.get("norm", "linf") == norm
+        if attack.get("norm", "linf") == norm and attack.get("epsilon")
     ]
     return {
         accuracies.radius_as_text(epsilon): {
@@ -89,8 +91,20 @@ def attacks_on(adversarial: trained.Trained, *, steps: int, restarts: int) -> di
     }
 
 
-def describe(runs: Runs, radii: Sequence[str]) -> dict[str, Any]:
-    """{run: {"clean": {metric: …}, radius: {metric: …}}} as JSON: mean, spread, values by seed."""
+def autoattack_on(adversarial: trained.Trained, images: int) -> dict[str, Any]:
+    """AutoAttack on so many first images at the radius that ADV was trained against; {} for none.
+
+    Returns:
+      {"AutoAttack": attack with its options}.
+    """
+    own = adversarial.config.attack
+    ball = {"norm": own.get("norm", "linf"), "epsilon": float(own.epsilon)}
+    chosen = {"name": "autoattack", **ball, "version": "standard", "images": images}
+    return {AUTOATTACK: chosen} if images else {}
+
+
+def describe(runs: Runs, attacks: Sequence[str]) -> dict[str, Any]:
+    """{run: {"clean": {metric: …}, attack: {metric: …}}} as JSON: mean, spread, values by seed."""
     found: dict[str, Any] = {}
     for run, seeds in runs.items():
         clean = {"top1": [one[CLEAN].top1 for one in seeds]}
@@ -100,14 +114,16 @@ def describe(runs: Runs, radii: Sequence[str]) -> dict[str, Any]:
         found[run] = {
             CLEAN: {metric: accuracies.over_seeds(values) for metric, values in clean.items()}
         }
-        for radius in radii:
-            robust = [one[radius].top1 for one in seeds]
-            # Of a model that is never right, nothing was defended and nothing lost.
+        for name in attacks:
+            robust = [one[name].top1 for one in seeds]
+            # Of the same images, as not all need be attacked. Of a model that is never right,
+            # nothing was defended and nothing lost.
+            top1 = [one[CLEAN].right[: len(one[name].right)].mean() for one in seeds]
             defended = [
-                100 * right / top1 if top1 else float("nan")
-                for right, top1 in zip(robust, clean["top1"], strict=True)
+                100 * right / whole if whole else float("nan")
+                for right, whole in zip(robust, top1, strict=True)
             ]
-            found[run][radius] = {
+            found[run][name] = {
                 "robust_accuracy": accuracies.over_seeds(robust),
                 "defense_success_rate": accuracies.over_seeds(defended),
             }
@@ -126,8 +142,8 @@ def decide(runs: Runs, radius: str) -> dict[str, Any]:
 def draw(found: Mapping[str, Any], *, path: Path) -> None:
     """A panel an architecture, then those of the paper: clean, then defended."""
 
-    def ours(of_run: Mapping[str, Any], radii: Sequence[str]) -> dict[str, dict[str, Any]]:
-        defended = {f"ε = {radius}": of_run[radius]["defense_success_rate"] for radius in radii}
+    def ours(of_run: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, dict[str, Any]]:
+        defended = {_title(name): of_run[name]["defense_success_rate"] for name in attacks}
         return {"Clean": of_run[CLEAN]["top1"]} | defended
 
     panels = {
@@ -154,12 +170,17 @@ def draw(found: Mapping[str, Any], *, path: Path) -> None:
     )
 
 
+def _title(attack: str) -> str:
+    """Over a column: that of PGD is a radius."""
+    return attack if attack == AUTOATTACK else f"ε = {attack}"
+
+
 def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
     """Our rows and the paper's."""
-    radii = list(found["attacks"])
-    first, seeds = found["attacks"][radii[0]], len(found["pairs"])
+    names = list(found["attacks"])
+    first, seeds = found["attacks"][names[0]], len(found["pairs"])
     columns = [(CLEAN, "top1"), (CLEAN, "top5")]
-    columns += [(r, m) for r in radii for m in ("robust_accuracy", "defense_success_rate")]
+    columns += [(name, m) for name in names for m in ("robust_accuracy", "defense_success_rate")]
     rows = []
     for run in RUNS:
         cells = [found["accuracies"][run][name].get(metric) for name, metric in columns]
@@ -170,18 +191,34 @@ def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
         for name, runs in PAPER.items()
         for run, of_run in runs.items()
     ]
-    header = [text for radius in radii for text in (f"ε = {radius}, robust", "defended")]
+    titles = {name: _title(name) for name in names}
+    if AUTOATTACK in found:
+        titles[AUTOATTACK] += f", ε = {names[0]}, {found[AUTOATTACK]['n']} images"
+    header = [text for name in names for text in (f"{titles[name]}, robust", "defended")]
     return [
         Text(
             f"Per cent, mean ± standard deviation over {seeds} training{'s' * (seeds > 1)} each, "
             f"{found['images']} images. PGD, {first['norm']}: {_counts(first)}, a step of 1.5 ε / "
             f"{first['steps']}, random start. Robust: of all images; "
-            f"defended: of those that are right when clean. Trained against ε = {radii[0]}."
+            f"defended: of those that are right when clean. Trained against ε = {names[0]}."
+            f"{_about_autoattack(found)}"
         ),
         Table(["", "top-1", "top-5", *header], rows),
         Table(["", "top-1", "top-5", "ε = 0.005, defended", "ε = 0.01, defended"], [], paper),
         Text(PAPER_NOTE),
     ]
+
+
+def _about_autoattack(found: Mapping[str, Any]) -> str:
+    """A sentence for the end of a text; empty where it was not asked for."""
+    if AUTOATTACK not in found:
+        return ""
+    one = found[AUTOATTACK]
+    radius = accuracies.radius_as_text(one["epsilon"])
+    return (
+        f" AutoAttack, {one['norm']}, ε = {radius}: version {one['version']}, the first "
+        f"{one['n']} images alone, seed {one['seed']}."
+    )
 
 
 def _counts(attack: Mapping[str, Any]) -> str:
@@ -222,6 +259,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"{text} (default: %(default)s)",
         )
+    parser.add_argument(
+        "--autoattack",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="first images to try AutoAttack on, at the radius of training (default: none)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -229,8 +273,9 @@ def run(arguments: argparse.Namespace) -> Result:
     found: dict[str, Any] = {}
     for title, pairs in trained.by_architecture(arguments.workdirs).items():
         attacks = attacks_on(pairs[0][1], steps=arguments.steps, restarts=arguments.restarts)
+        attacks |= autoattack_on(pairs[0][1], arguments.autoattack)
         runs = accuracies.measure_pairs(
-            pairs, {CLEAN: None}, what="PGD", attacks=attacks, batch_size=arguments.batch_size
+            pairs, {CLEAN: None}, what="attacks", attacks=attacks, batch_size=arguments.batch_size
         )
         dataset = pairs[0][0].config.dataset
         found[title] = {
@@ -243,6 +288,9 @@ def run(arguments: argparse.Namespace) -> Result:
             "claim": decide(runs, next(iter(attacks))),
             "paper": {"dataset": "ImageNet", "note": PAPER_NOTE, "accuracies": PAPER},
         }
+        if AUTOATTACK in attacks:
+            n = len(runs["std"][0][AUTOATTACK].right)
+            found[title][AUTOATTACK] = {**attacks[AUTOATTACK], "n": n, "seed": accuracies.SEED}
     figure = Figure("table1_robustness.png", "Accuracy, and what is defended against PGD")
     draw(found, path=arguments.out / figure.file)
     findings = {

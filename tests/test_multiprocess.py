@@ -26,7 +26,11 @@ from tests import tiny
 
 attack = {"attack": {"name": "fgsm", "epsilon": 0.05, "random_start": True}}
 config = tiny.config(data_dir, steps=4, checkpoint__every_steps=2)
-config.evaluation.attacks = {"fgsm": {"name": "fgsm", "epsilon": 0.05}}
+first = {"images": 21, "attacks": ("apgd-ce", "fab-t"), "steps": 3}
+config.evaluation.attacks = {
+    "fgsm": {"name": "fgsm", "epsilon": 0.05},
+    "autoattack": {"name": "autoattack", "epsilon": 0.01, **first},
+}
 # One from pictures that are streamed, each process its own part, the other from memory.
 config.runs = {"std": {"dataset": {"in_memory": False, "workers": 0}}, "adv": attack}
 study.run(config, folder)
@@ -81,3 +85,17 @@ def test_two_processes_train_and_evaluate_as_one(data_dir, tmp_path):
         assert single["clean"]["n"] == joint["clean"]["n"] == 360
         # Weights that differ in the last bits may decide a borderline picture differently.
         assert abs(single["clean"]["top1"] - joint["clean"]["top1"]) <= 100 * 2 / 360
+        alone, parts = (
+            next(attack for attack in entry["attacks"] if attack["name"] == "autoattack")
+            for entry in (single, joint)
+        )
+        assert parts["n"] == alone["n"] == 21
+        assert abs(parts["robust_accuracy"] - alone["robust_accuracy"]) <= 100 * 2 / 21
+    # The images that two processes have shared out are back at their places.
+    for run in ("std", "adv"):
+        (path,) = (two / run / "seed0" / "outcomes").glob("*.json")
+        kept = json.loads(path.read_text())["outcomes"]
+        clean = next(one["right"] for key, one in kept.items() if "attack" not in key)
+        robust = next(one["right"] for key, one in kept.items() if "autoattack" in key)
+        assert len(robust) == 21
+        assert all(before >= after for before, after in zip(clean, robust, strict=False))

@@ -166,8 +166,10 @@ from jaxrobust import models
 from jaxrobust.evaluation import outcomes
 
 model = models.create("resnet8_small", num_classes=10, width=4)
-print(outcomes._program(model, (16, 16, 3), ("label",), {"attack": %r}))
+for attack in %r:
+    print(outcomes._program(model, (16, 16, 3), ("label",), {"attack": attack}))
 """
+AUTOATTACK = {"name": "autoattack", "epsilon": 0.1, "attacks": ["apgd-ce", "fab-t"]}
 
 
 def test_the_program_is_known_by_its_text():
@@ -181,10 +183,14 @@ def test_the_program_is_known_by_its_text():
     assert program({"attack": FGSM}, dtype=jax.numpy.bfloat16) != same
     assert program({"attack": FGSM}, mean=(0.1, 0.2, 0.3)) != same
     assert program({"variant": BLUR}) == program({"variant": {**BLUR, "sigma": 2.0}})  # one program
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM % FGSM], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == same  # in every process
+    ensemble = program({"attack": AUTOATTACK})
+    assert program({"attack": AUTOATTACK | {"images": 5, "epsilon": 0.2}}) == ensemble
+    assert program({"attack": AUTOATTACK | {"steps": 5}}) != ensemble
+    assert program({"attack": AUTOATTACK | {"attacks": ["apgd-ce"]}}) != ensemble
+    assert program({"attack": AUTOATTACK}, mean=(0.1, 0.2, 0.3)) != ensemble
+    command = [sys.executable, "-c", PROGRAM % [FGSM, AUTOATTACK]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [same, ensemble]  # in every process
 
 
 @pytest.mark.parametrize("damage", ['{"identity"', "{}", "[]", "no outcomes", "outcomes a list"])

@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, as it stands, from top to bottom."""
+"""Every Python block of the README and of docs/ runs, as it stands, from top to bottom."""
 
 import importlib
 import re
@@ -14,8 +14,16 @@ from jaxrobust.training import config as configs
 from tests import tiny
 
 README = Path(__file__).parents[1] / "README.md"
+ROBUSTNESS = README.parent / "docs" / "robustness.md"
 STAND_IN = "resnet18_small"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+# What takes long: a test does less of it.
+SHORTER = {
+    "epochs = 90": "epochs = 2",
+    "batch_size = 256": "batch_size = 8",
+    '"imagenet_linf_4.pt", "resnet50"': f'"imagenet_linf_4.pt", "{STAND_IN}"',
+    "epsilon=8 / 255)\nprint": "epsilon=8 / 255, attacks=('apgd-ce', 'fab-t'), steps=5)\nprint",
+    "epsilon=4 / 255)\n": "epsilon=4 / 255, attacks=('apgd-ce',), steps=2)\n",
+}
 # What runs each command: as it stands, or with other settings or a stand-in for what it needs.
 # (Only that the place exists is checked here.)
 SMOKE = ".ci/run::configs/paper_smoke.py"
@@ -97,21 +105,30 @@ def own_project(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def run_blocks(path):
+    """What the Python blocks of a page have defined."""
+    names = {"__name__": path.stem}
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL):
+        for text, shorter in SHORTER.items():
+            block = block.replace(text, shorter)
+        exec(compile(block, str(path), "exec"), names)
+    return names
+
+
 @pytest.mark.slow
 def test_blocks_run(own_project, quickly_compiled):
-    names = {"__name__": "readme"}
-    for block in BLOCKS:
-        # What one would train for 90 epochs, a test trains for two.
-        block = block.replace("epochs = 90", "epochs = 2").replace(
-            "batch_size = 256", "batch_size = 8"
-        )
-        block = block.replace(
-            '"imagenet_linf_4.pt", "resnet50"', f'"imagenet_linf_4.pt", "{STAND_IN}"'
-        )
-        exec(compile(block, str(README), "exec"), names)
+    names = run_blocks(README)
     assert Image.open("std_and_adv.png").height > 100
     assert names["adversarial"].shape == (8, 32, 32, 3)
     assert names["classifier"](np.zeros((64, 64, 3), np.float32)).shape == (2,)
+
+
+@pytest.mark.slow
+def test_robustness_is_measured_as_its_page_says(own_project, quickly_compiled, capsys):
+    names = run_blocks(ROBUSTNESS)
+    assert "16 images, AutoAttack custom, linf, ε = 0.0313725" in capsys.readouterr().out
+    assert names["record"].attacks == ("apgd-ce",)
+    configs.check(names["settings"])
 
 
 @pytest.mark.parametrize(
@@ -154,12 +171,13 @@ def test_every_command_is_run_somewhere():
         assert (f"def {what}(" if path.endswith(".py") else what) in text
 
 
-def test_links_lead_to_files_and_headings():
-    text = README.read_text()
+@pytest.mark.parametrize("path", [README, ROBUSTNESS], ids=lambda path: path.stem)
+def test_links_lead_to_files_and_headings(path):
+    text = path.read_text()
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
     for link in re.findall(r"\]\(([^)]*)\)", text):
         if link.startswith("#"):
             assert link[1:] in anchors, link
         elif not link.startswith("https://"):
-            assert (README.parent / link).exists(), link
+            assert (path.parent / link).exists(), link

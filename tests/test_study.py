@@ -240,6 +240,18 @@ WRONG = {
     "model field": ({"model.name": "resnet18", "model.depth": 3}, "no field depth"),
     "attack": ({"attack": {"name": "pgdd"}}, "attack: attack must be one of"),
     "attack option": ({"attack": {"name": "fgsm", "eps": 1}}, "'eps' is no option of fgsm"),
+    "attack that does not train": (
+        {"attack": {"name": "autoattack", "epsilon": 0.1}},
+        "attack must be one that trains .*pgd.* or your own.*, got autoattack",
+    ),
+    "images of a batch attack": (
+        {"evaluation.attacks": {"a": {"name": "fgsm", "epsilon": 0.1, "images": 5}}},
+        "evaluation.attacks.a: 'images' is no option of fgsm",
+    ),
+    "no images": (
+        {"evaluation.attacks": {"a": {"name": "autoattack", "epsilon": 0.1, "images": 0}}},
+        "attacks.a: images must be a whole number of at least 1, got 0",
+    ),
     "epsilon": ({"attack": {"name": "fgsm", "epsilon": -1}}, "epsilon must be"),
     "evaluation attack": ({"evaluation.attacks": {"a": {"name": "pgd"}}}, "evaluation.attacks.a"),
     "batch": ({"batch_size": 60}, "batch_size must be a multiple of the 8 devices, got 60"),

@@ -1,13 +1,17 @@
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import table1_robustness as table1
 from experiments import trained
+from experiments.accuracies import Accuracy
 from jaxrobust import attacks
 from jaxrobust.data import pipeline
+from jaxrobust.evaluation import attack_options
 from tests.test_figure2_sensitivity_maps import write_workdir
 from tests.test_figure6_smoothing import files_of
 from tests.test_table2_variants import made_runs
@@ -36,6 +40,33 @@ def test_defended_is_of_what_is_right_when_clean():
     assert found["std"]["0.1"]["defense_success_rate"]["mean"] == pytest.approx(25)
     assert found["adv"]["0.1"]["defense_success_rate"]["mean"] == pytest.approx(80)
     assert found["adv"]["0.1"]["robust_accuracy"] == {"mean": 40, "std": None, "by_seed": [40]}
+
+
+def test_a_column_of_autoattack_is_of_its_own_images():
+    runs = made_runs({"clean": 80, "0.1": 20}, {"clean": 50, "0.1": 40}, seeds=1)
+    for (one,) in runs.values():
+        right = one["clean"].right[:10] * (np.arange(10) % 2)  # 5 of the first 10, all right clean
+        one["AutoAttack"] = Accuracy(right.mean(), None, None, right)
+    found = {"accuracies": table1.describe(runs, ["0.1", "AutoAttack"])}
+    adv = found["accuracies"]["adv"]["AutoAttack"]
+    assert adv["robust_accuracy"]["by_seed"] == [50]
+    assert adv["defense_success_rate"]["by_seed"] == [50]
+    one = {"norm": "linf", "epsilon": 0.1, "version": "standard", "n": 10, "seed": 0}
+    pgd = {"norm": "linf", "steps": 10, "restarts": 1}
+    found |= {"attacks": {"0.1": pgd, "AutoAttack": one}, "AutoAttack": one, "images": 1000}
+    text, table, *_ = table1.tables("Net", found | {"pairs": [0], "dataset_title": "Digits"})
+    said = "AutoAttack, linf, ε = 0.1: version standard, the first 10 images alone, seed 0."
+    assert text.text.endswith(f"Trained against ε = 0.1. {said}")
+    assert table.header[5:] == ["AutoAttack, ε = 0.1, 10 images, robust", "defended"]
+
+
+def test_autoattack_is_asked_for_at_the_radius_of_training():
+    attack = {"name": "pgd", "epsilon": 0.1, "steps": 3, "norm": "l2"}
+    one = types.SimpleNamespace(config=ConfigDict({"attack": attack}))
+    assert table1.autoattack_on(one, 0) == {}
+    (chosen,) = table1.autoattack_on(one, 100).values()
+    assert (chosen["norm"], chosen["epsilon"], chosen["images"]) == ("l2", 0.1, 100)
+    attack_options.check_options(chosen.pop("name"), chosen)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ whatever normalisation the classifier does inside.
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrobust.attacks import norms
+from jaxrobust.attacks import ensemble, norms
 from jaxrobust.attacks.auto_pgd import apgd
 from jaxrobust.attacks.ensemble import autoattack
 from jaxrobust.attacks.fast_boundary import fab
@@ -34,6 +34,7 @@ from jaxrobust.core.types import Method
 
 __all__ = [
     "ATTACKS",
+    "DRIVERS",
     "LOSSES",
     "Loss",
     "apgd",
@@ -56,6 +57,8 @@ __all__ = [
 ]
 
 ATTACKS: dict[str, Method] = {"fgsm": fgsm, "pgd": pgd, "apgd": apgd, "fab": fab, "square": square}
+# They take many images at once: a network is evaluated with them, not trained.
+DRIVERS = ("autoattack",)
 
 
 def get(name: str) -> Method:
@@ -72,11 +75,20 @@ def get(name: str) -> Method:
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
-    """Raise now what `get(name)(…, **options)` would raise about its options, before any training.
+    """Raise now what an attack would raise about its options, before any training.
+
+    Args:
+      name: as `get` takes it, or "autoattack".
+      options: of the attack.
 
     Raises:
       ValueError: for an unknown attack or option, a missing one, or a value out of its range.
     """
+    if name in DRIVERS:
+        ensemble.check_options(**named.complete(name, ensemble.check_options, options))
+        return
+    if ":" not in str(name):
+        named.check_choice("attack", name, (*ATTACKS, *DRIVERS))
     attack = get(name)
     batching.check_options(attack, named.complete(name, attack, options))
 
@@ -89,6 +101,8 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
       0.25
     """
     chosen = {option: value for option, value in options.items() if option != "name"}
+    if name in DRIVERS:
+        return ensemble.complete_options(chosen)
     complete = named.complete(name, get(name), chosen)
     if name == "fgsm":
         complete |= {"steps": 1, "restarts": 1}

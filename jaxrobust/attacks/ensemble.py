@@ -12,7 +12,7 @@ import json
 import time
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from jaxrobust.attacks.auto_pgd import AutoPGD
 from jaxrobust.attacks.fast_boundary import FastBoundary
 from jaxrobust.attacks.projected_gradient import check_ball
 from jaxrobust.attacks.random_squares import RandomSquares
-from jaxrobust.core import files, logs
+from jaxrobust.core import files, logs, named
 from jaxrobust.core.batching import PIXELS_AT_ONCE
 from jaxrobust.core.checks import (
     BATCH_AXIS,
@@ -252,15 +252,67 @@ class _Note:
         return time.perf_counter() - self.written > _SAVE_EVERY
 
 
-def _check(*, epsilon, norm, version, attacks, steps, queries) -> None:
+def check_options(
+    *,
+    epsilon: Number,
+    norm: str | norms.Norm = "linf",
+    version: str = "standard",
+    attacks: Sequence[str] | None = None,
+    steps: int = _STEPS,
+    queries: int = _QUERIES,
+) -> None:
+    """Raise unless the options of `autoattack`, with its defaults, are in their ranges.
+
+    Raises:
+      TypeError, ValueError: for a value out of its range.
+    """
     check_ball(epsilon=epsilon, norm=norm, steps=steps)
     check_that(epsilon > 0, "epsilon", "be above 0", f"{float(epsilon):g}")
     rule = "be linf or l2 for autoattack"
     check_that(norms.get(norm).name in ("linf", "l2"), "norm", rule, repr(norm))
     check_choice("version", version, ("standard",))
     check_count("queries", queries)
-    for name in attacks or ():
-        check_choice("attacks", name, _NAMES)
+    if attacks is not None:
+        several = not isinstance(attacks, str) and len(attacks) > 0
+        check_that(several, "attacks", f"be some of {', '.join(_NAMES)}", repr(attacks))
+        for name in attacks:
+            check_choice("attacks", name, _NAMES)
+
+
+def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options that `autoattack` runs with, defaults filled in, as JSON can hold them.
+
+    Raises:
+      ValueError: for an unknown option, or one that is missing.
+
+    Example:
+      >>> complete_options({"epsilon": 0.1})["attacks"]
+      ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+    """
+    complete = named.complete("autoattack", check_options, options)
+    complete["norm"] = norms.get(complete["norm"]).name
+    complete["attacks"] = list(STANDARD if complete["attacks"] is None else complete["attacks"])
+    return complete
+
+
+def program(classifier: AnyClassifier, image_shape: tuple[int, ...], **options: Any) -> str:
+    """The text of what `autoattack` compiles for its searches: where it has changed, measure anew.
+
+    Args:
+      classifier: callable pytree, of arrays or of their shapes.
+      image_shape: (h, w, c).
+      **options: of `autoattack`.
+    """
+    chosen = complete_options(options)
+    check_options(**chosen)
+    ball, classes = norms.get(chosen["norm"]), num_classes(classifier, image_shape)
+    texts = []
+    for name in chosen["attacks"]:
+        radius, counts = jnp.float32(chosen["epsilon"]), (chosen["steps"], chosen["queries"])
+        attack, targeted = _attack(name, radius, ball, classes, *counts)
+        attempts = min(_TARGETS, classes - 1) if targeted else 1
+        texts.append(many.lowered(classifier, attack, image_shape, attempts))
+    return "\n".join(texts)
 
 
 def autoattack(
@@ -332,11 +384,11 @@ def autoattack(
       >>> record.robust.tolist(), record.broken_by.tolist()
       ([False, True], ['apgd-ce', ''])
     """
-    _check(
+    check_options(
         epsilon=epsilon, norm=norm, version=version, attacks=attacks, steps=steps, queries=queries
     )
     names = STANDARD if attacks is None else tuple(attacks)
-    standard = names == STANDARD and (steps, queries) == (100, 5000)
+    standard = names == STANDARD and (steps, queries) == (_STEPS, _QUERIES)
     ball, classifier = norms.get(norm), as_pytree(classifier)
     images = np.asarray(images, np.float32)
     check_that(images.ndim == 4, "images", "have shape (n, height, width, channels)", images.shape)

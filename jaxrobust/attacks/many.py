@@ -196,3 +196,24 @@ def _empty_places(attack, searched, size):
     )
     places = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape), leaf.dtype), single)
     return places._replace(best=places.best._replace(found=np.ones(size, bool)))
+
+
+def lowered(
+    classifier: AnyClassifier, attack: Any, image_shape: tuple[int, ...], attempts: int
+) -> str:
+    """The text, before compilation, of the programs of a batch of two places.
+
+    Args:
+      classifier: callable pytree, of arrays or of their shapes.
+      attack: a `search.Search`.
+      image_shape: (h, w, c).
+      attempts: of each image.
+    """
+    key = np.asarray(jax.random.key_data(jax.random.key(0)))
+    image, label = np.zeros(image_shape, np.float32), np.zeros((), np.int32)
+    single = Searched(image, label, key, np.zeros(attempts, np.int32))
+    searched = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), single)
+    places = jax.eval_shape(jax.vmap(functools.partial(_begin, attack)), searched)
+    renewing = _renew.lower(attack, places, searched, np.zeros(2, bool))
+    advancing = _advance.lower(classifier, attack, places, np.int32(1), np.int32(1))
+    return renewing.as_text() + advancing.as_text()

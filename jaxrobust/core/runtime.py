@@ -75,6 +75,26 @@ def from_first_process(value: Any) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
+def from_all_processes(value: Any) -> list[Any]:
+    """What each process has, as JSON can hold it, in all of them, in the order of the processes.
+
+    Example:
+      >>> from jaxrobust import runtime
+      >>> runtime.from_all_processes({"right": 3})
+      [{'right': 3}]
+    """
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    if jax.process_count() == 1:
+        return [json.loads(content.tobytes())]
+    sizes = multihost_utils.process_allgather(np.int32(len(content)))
+    padded = np.pad(content, (0, int(np.max(sizes)) - len(content)))
+    gathered = multihost_utils.process_allgather(padded)
+    return [
+        json.loads(part[:size].tobytes())
+        for part, size in zip(np.asarray(gathered), sizes, strict=True)
+    ]
+
+
 def data_mesh() -> Mesh:
     """All devices along one axis, "data"."""
     return jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))

@@ -144,7 +144,7 @@ def evaluate(
                 name: count(classifier, batch, key, filtered=filtered, levels=levels)
                 for name, (filtered, levels) in swept.items()
             }
-            counts = _as_plain(*_fetched((counts, batch["mask"])))
+            counts = _as_plain(*fetched((counts, batch["mask"])))
             total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
             done += 1
             progress.mark(done)
@@ -169,7 +169,7 @@ def evaluate(
     }
 
 
-def _fetched(tree: Any) -> Any:
+def fetched(tree: Any) -> Any:
     """On the host, whole, whichever process's devices hold the parts."""
     if jax.process_count() > 1:
         tree = jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)

@@ -6,17 +6,17 @@
     found["blurred"].top1, found["blurred"].right
 
 A question is {} (the images as they are), {"variant": {"name": filter, options}} or
-{"attack": {"name": attack, options}}. Its answer is used again as long as nothing has changed that
-could change it: the checkpoint's content, the data and how they are decoded, the compiled program
-(its text before compilation, so that a comment changes nothing and a constant does), the version of
-JAX and the kind of device.
+{"attack": {"name": attack, options}}; AutoAttack has `images`, for the first so many alone. Its
+answer is used again as long as nothing has changed that could change it: the checkpoint's content,
+the data and how they are decoded, the compiled program (its text before compilation, so that a
+comment changes nothing and a constant does), the version of JAX and the kind of device.
 """
 
 import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ import jax
 import numpy as np
 
 from jaxrobust import models
+from jaxrobust.attacks import ensemble
 from jaxrobust.classifier import Classifier
 from jaxrobust.core import digests, runtime
 from jaxrobust.core.files import alone, write_json
 from jaxrobust.core.named import check_choice
 from jaxrobust.data import pipeline
-from jaxrobust.evaluation import evaluate
+from jaxrobust.evaluation import attack_options, driven, evaluate
 from jaxrobust.training import checkpoints
 
 FOLDER = "outcomes"
@@ -41,17 +42,19 @@ Question = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-    """Of one question, over all images of a split in their order.
+    """Of one question, over the images of a split in their order: all, or the first so many.
 
     Attributes:
       right: bool (n,), the label is the first answer; under an attack: both clean and attacked.
       top5: number of images whose label is among the first five; None under an attack.
       texture: number whose texture's class is the first answer; None where images have none.
+      details: of AutoAttack, as `driven.evaluate` gives them; else None.
     """
 
     right: np.ndarray
     top5: int | None = None
     texture: int | None = None
+    details: Mapping[str, Any] | None = None
 
     @property
     def n(self) -> int:
@@ -124,25 +127,73 @@ def measure(
         kept = runtime.from_first_process(_read(path, identity))
         missing = {key: questions[name] for name, key in keys.items() if key not in kept}
         if missing:
-            counted = evaluate.evaluate(
+            answers = _answers(
                 classifier or checkpoints.load(folder),
                 data,
                 split,
+                missing,
+                path=path,
+                identity=identity,
                 batch_size=batch_size,
                 mesh=runtime.data_mesh(),
                 key=jax.random.key(seed),
-                attacks_by_name={k: q["attack"] for k, q in missing.items() if "attack" in q},
-                variants={k: q["variant"] for k, q in missing.items() if "variant" in q},
-                partial_file=path.with_suffix(".partial.json"),
-                basis=digests.digest([identity, sorted(missing)]),
                 title=title,
                 every=every,
             )
-            answers = counted["attacks"] | counted["variants"]
-            kept |= {key: _kept(answers.get(key, counted)) for key in missing}
-            if jax.process_index() == 0:
-                write_json(path, {"split": split, "identity": identity, "outcomes": kept})
+            for answered in answers:
+                kept |= answered
+                if jax.process_index() == 0:
+                    write_json(path, {"split": split, "identity": identity, "outcomes": kept})
     return {name: _outcome(kept[key]) for name, key in keys.items()}
+
+
+def _answers(
+    classifier: Classifier,
+    data: pipeline.DatasetInfo,
+    split: str,
+    missing: Mapping[str, Question],
+    *,
+    path: Path,
+    identity: Mapping[str, Any],
+    **options: Any,
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """What is kept of each question: first what one pass over the data answers, then the others."""
+    alone_asked = {key: one for key, one in missing.items() if _is_driven(one)}
+    together = {key: one for key, one in missing.items() if key not in alone_asked}
+    if together:
+        counted = evaluate.evaluate(
+            classifier,
+            data,
+            split,
+            attacks_by_name={k: q["attack"] for k, q in together.items() if "attack" in q},
+            variants={k: q["variant"] for k, q in together.items() if "variant" in q},
+            partial_file=path.with_suffix(".partial.json"),
+            basis=digests.digest([identity, sorted(together)]),
+            **options,
+        )
+        answers = counted["attacks"] | counted["variants"]
+        yield {key: _kept(answers.get(key, counted)) for key in together}
+    for key, question in alone_asked.items():
+        state_file = _state_file(path, question["attack"], basis=[identity, key])
+        counted = driven.evaluate(
+            classifier, data, split, question["attack"], state_file=state_file, **options
+        )
+        yield {key: _kept(counted)}
+
+
+def _state_file(path: Path, attack: Mapping[str, Any], *, basis: Any) -> Path:
+    """Where this process notes how far an attack has come; notes of another basis are removed."""
+    asked = digests.digest(attack_options.complete_options(attack))[:8]
+    current = digests.digest([basis, jax.process_count()])[:8]
+    if jax.process_index() == 0:
+        for note in path.parent.glob(f"{path.stem}.{asked}.*.npz"):
+            if f".{current}." not in note.name:
+                note.unlink(missing_ok=True)
+    return path.with_suffix(f".{asked}.{current}.{jax.process_index()}.npz")
+
+
+def _is_driven(question: Question) -> bool:
+    return "attack" in question and attack_options.is_driven(question["attack"])
 
 
 def _key(question: Question, seed: int, program: str) -> str:
@@ -150,16 +201,21 @@ def _key(question: Question, seed: int, program: str) -> str:
     for part in question:
         check_choice("question", part, ("attack", "variant"))
     seeded = {"seed": seed} if "attack" in question else {}
+    if _is_driven(question):
+        name, options = question["attack"]["name"], attack_options.complete_options
+        question = {"attack": {"name": name, **options(question["attack"])}}
     return json.dumps({**question, **seeded, "program": program}, sort_keys=True)
 
 
 def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: counts[name] for name in ("right", "top5", "texture") if name in counts}
+    return {
+        name: counts[name] for name in ("right", "top5", "texture", "details") if name in counts
+    }
 
 
 def _outcome(kept: Mapping[str, Any]) -> Outcome:
     right = np.frombuffer(kept["right"].encode(), np.uint8) == ord("1")
-    return Outcome(right, kept.get("top5"), kept.get("texture"))
+    return Outcome(right, kept.get("top5"), kept.get("texture"), kept.get("details"))
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -178,6 +234,9 @@ def _program(
     model: nn.Module, image_shape: tuple[int, ...], labels: tuple[str, ...], question: Question
 ) -> str:
     """A digest of the program that answers a question, for two images."""
+    if _is_driven(question):
+        options, _ = attack_options.split_images(question["attack"])
+        return _lowered_driven(model, image_shape, json.dumps(options, sort_keys=True))
     filtered, levels = None, None
     attacked = (evaluate.hashable(question["attack"]),) if "attack" in question else ()
     if "variant" in question:
@@ -188,8 +247,7 @@ def _program(
 
 @functools.cache
 def _lowered(model, image_shape, labels, attacked, filtered, levels) -> str:
-    shape = jax.ShapeDtypeStruct
-    drawn = jax.eval_shape(lambda key: Classifier.init(key, model, image_shape), jax.random.key(0))
+    shape, drawn = jax.ShapeDtypeStruct, _drawn(model, image_shape)
     batch = {name: shape((2,), np.int32) for name in (*labels, "index")}
     batch |= {"image": shape((2, *image_shape), np.uint8), "mask": shape((2,), np.bool_)}
     traced = evaluate.count.lower(
@@ -201,3 +259,14 @@ def _lowered(model, image_shape, labels, attacked, filtered, levels) -> str:
         levels=levels and {name: shape(size, dtype) for name, size, dtype in levels},
     )
     return digests.digest(traced.as_text())
+
+
+@functools.cache
+def _lowered_driven(model, image_shape, options) -> str:
+    drawn = _drawn(model, image_shape)
+    return digests.digest(ensemble.program(drawn, image_shape, **json.loads(options)))
+
+
+def _drawn(model, image_shape):
+    """The shapes of a network's weights, in a classifier."""
+    return jax.eval_shape(lambda key: Classifier.init(key, model, image_shape), jax.random.key(0))

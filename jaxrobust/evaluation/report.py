@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrobust import attacks
 from jaxrobust.classifier import Classifier
 from jaxrobust.data import pipeline
-from jaxrobust.evaluation import outcomes
+from jaxrobust.evaluation import attack_options, outcomes
 from jaxrobust.evaluation.outcomes import Outcome
 
 
@@ -20,7 +19,8 @@ class EvaluationPlan:
     Attributes:
       batch_size: the most images at once, over all devices.
       seed: of the attacks.
-      attacks: {name: {"name": attack, options}}.
+      attacks: {name: {"name": attack, options}}; AutoAttack may have `images`, how many of the
+        first ones it is tried on.
       variants: {name: {"name": filter, options}}.
       cue_conflict: whether shape or texture decides is counted; None: where the data has the split.
     """
@@ -70,7 +70,7 @@ def report(
     results: dict[str, Any] = {
         "clean": _accuracies(clean, data.num_classes),
         "attacks": [
-            _attack_entry(attack, found[f"attack {name}"], clean)
+            _attack_entry(attack, found[f"attack {name}"], clean, plan.seed)
             for name, attack in plan.attacks.items()
         ],
     }
@@ -98,16 +98,25 @@ def _accuracies(outcome: Outcome, num_classes: int) -> dict[str, Any]:
     }
 
 
-def _attack_entry(attack: Mapping[str, Any], robust: Outcome, clean: Outcome) -> dict[str, Any]:
-    options = attacks.complete_options(attack["name"], attack)
+def _attack_entry(
+    attack: Mapping[str, Any], robust: Outcome, clean: Outcome, seed: int
+) -> dict[str, Any]:
+    options = attack_options.complete_options(attack)
     named = ("norm", "epsilon", "steps", "step_size", "restarts", "random_start")
-    return {
+    # Of the same images: those that were attacked.
+    right = int(clean.right[: robust.n].sum())
+    entry = {
         "name": attack["name"],
         **{name: options.get(name) for name in named},
         "robust_accuracy": _per_cent(robust.top1, robust.n),
-        "defense_success_rate": _per_cent(robust.top1, clean.top1),
+        "defense_success_rate": _per_cent(robust.top1, right),
         "n": robust.n,
+        "seed": seed,
     }
+    if robust.details is None:
+        return entry
+    asked = {name: options[name] for name in ("attacks", "queries", "images")}
+    return entry | asked | {"clean_accuracy": _per_cent(right, robust.n), **robust.details}
 
 
 def _per_cent(part: int | None, whole: int) -> float | None:

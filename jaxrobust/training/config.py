@@ -19,6 +19,7 @@ from jaxrobust.core.named import check_choice, did_you_mean
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data import catalog
 from jaxrobust.data.dataset_config import DatasetConfig
+from jaxrobust.evaluation import attack_options
 
 # What may change between two calls with one workdir: how often to save and print, and what to
 # evaluate, which is then done again.
@@ -101,7 +102,10 @@ def default() -> ConfigDict:
                 "seed": 0,
                 # Clean accuracy while training, into metrics.jsonl; None: only at the end.
                 "every_epochs": placeholder(float),
-                # name -> {"name": attack, options}; step_size None is 1.5 epsilon / steps.
+                # name -> {"name": attack, options}; step_size None is 1.5 epsilon / steps. Where
+                # these two are kept, the radii that the runs train against are added to them, for
+                # all runs (`own_radius`). "autoattack" has the options of `attacks.autoattack`, and
+                # `images`, the first so many alone: it is costly.
                 "attacks": {
                     "pgd_0_005": {"name": "pgd", "epsilon": 0.005, "steps": 10, "restarts": 10},
                     "pgd_0_01": {"name": "pgd", "epsilon": 0.01, "steps": 10, "restarts": 10},
@@ -264,9 +268,11 @@ def _check_run(config: ConfigDict) -> None:
             raise ValueError(f"{key} must {rule}, got {value!r}.")
     if config.attack is not None:
         _check_options("attack", "attack", attacks, config.attack)
+        rule = f"be one that trains ({', '.join(attacks.ATTACKS)} or your own)"
+        check_that(config.attack.name not in attacks.DRIVERS, "attack", rule, config.attack.name)
     _check_pretrained(config)
     for name, attack in config.evaluation.attacks.items():
-        _check_options(f"evaluation.attacks.{name}", "attack", attacks, attack)
+        _check_options(f"evaluation.attacks.{name}", "attack", attack_options, attack)
     for name, variant in config.evaluation.variants.items():
         where, mean = f"evaluation.variants.{name}", variant.get("mean", 0.5)
         _check_options(where, "filter", filters, variant)

@@ -25,6 +25,7 @@ from jaxrobust.data import pipeline
 from jaxrobust.evaluation.report import EvaluationPlan
 from jaxrobust.training import checkpoints, fine_tuning, objectives
 from jaxrobust.training import config as configs
+from jaxrobust.training.own_radius import evaluation_attacks
 from jaxrobust.training.step import Recipe, initial_state, train_step
 from jaxrobust.version import __version__
 
@@ -100,7 +101,8 @@ def resolve(config: ConfigDict, workdir: str | Path) -> list[Run]:
         data = _open(settings[name], opened)
         for seed in config.seeds:
             folder = Path(workdir) / name / f"seed{seed}"
-            resolved[name, seed] = _resolve(settings[name], name, seed, folder, data)
+            attacks = evaluation_attacks(settings[name], settings.values())
+            resolved[name, seed] = _resolve(settings[name], name, seed, folder, data, attacks)
     return [resolved[name, seed] for seed in config.seeds for name in names]
 
 
@@ -125,7 +127,8 @@ def resolve_single(config: ConfigDict, folder: str | Path, seed: int | None = No
         raise ValueError(f"seed must be given when the config has several, {config.seeds}.")
     ((name, config),) = runs.items()
     seed = config.seeds[0] if seed is None else seed
-    return _resolve(config, name, seed, Path(folder), _open(config, {}))
+    attacks = evaluation_attacks(config, [config])
+    return _resolve(config, name, seed, Path(folder), _open(config, {}), attacks)
 
 
 def _open(config: ConfigDict, opened: dict[str, pipeline.DatasetInfo]) -> pipeline.DatasetInfo:
@@ -144,7 +147,12 @@ def _open(config: ConfigDict, opened: dict[str, pipeline.DatasetInfo]) -> pipeli
 
 
 def _resolve(
-    config: ConfigDict, name: str, seed: int, folder: Path, data: pipeline.DatasetInfo
+    config: ConfigDict,
+    name: str,
+    seed: int,
+    folder: Path,
+    data: pipeline.DatasetInfo,
+    attacks: dict[str, dict[str, Any]],
 ) -> Run:
     backbones = fine_tuning.describe_backbones(config, seed)
     fields = _model_fields(config, data, backbones)
@@ -157,7 +165,7 @@ def _resolve(
             "attack_batch_statistics needs a model with a field batch_statistics_axis, "
             f"got {config.model.name}."
         )
-    evaluation = config.evaluation.to_dict()
+    evaluation = config.evaluation.to_dict() | {"attacks": attacks}
     run = Run(
         name=name,
         seed=seed,

@@ -140,13 +140,31 @@ def attack_in_words(attack: dict[str, Any]) -> str:
       >>> settings = {"steps": 20, "step_size": 0.01, "restarts": 1}
       >>> attack_in_words({"name": "pgd", "norm": "linf", "epsilon": 8 / 255, **settings})
       'pgd linf 8/255: steps 20, step size 0.01, restarts 1'
+      >>> settings = {"version": "standard", "images": 1000, "n": 1000, "seed": 0}
+      >>> attack_in_words({"name": "autoattack", "norm": "linf", "epsilon": 0.1, **settings})
+      'autoattack linf 0.1: standard, first 1000 images, seed 0'
     """
+    if "version" in attack:
+        return f"{_attack_title(attack)}: {', '.join(_ensemble_in_words(attack))}"
     settings = [f"steps {attack['steps']}"] if attack["steps"] else []
     if attack["step_size"] is not None:
         settings.append(f"step size {attack['step_size']:.4g}")
     if attack["restarts"]:
         settings.append(f"restarts {attack['restarts']}")
     return _attack_title(attack) + (f": {', '.join(settings)}" if settings else "")
+
+
+def _ensemble_in_words(attack: dict[str, Any]) -> list[str]:
+    settings = [attack["version"]]
+    if attack["version"] != "standard":
+        settings = [f"{attack['version']} ({', '.join(attack['attacks'])})"]
+        if set(attack["attacks"]) - {"square"}:
+            settings.append(f"steps {attack['steps']}")
+        if "square" in attack["attacks"]:
+            settings.append(f"queries {attack['queries']}")
+    some = attack["images"] is not None and attack["images"] <= attack["n"]
+    which = f"{'first' if some else 'all'} {attack['n']} images"
+    return [*settings, which, f"seed {attack['seed']}"]
 
 
 def _attack_title(attack: dict[str, Any]) -> str:
