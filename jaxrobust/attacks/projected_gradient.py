@@ -64,7 +64,9 @@ def check_ascent(
         )
 
 
-def default_step_size(*, epsilon: Number, steps: int, norm: str | norms.Norm, **_: object) -> Any:
+def default_step_size(
+    *, epsilon: Number, steps: int, norm: str | norms.Norm, **_: object
+) -> Number:
     """The length of a step of `pgd` that was not told any."""
     return epsilon if norms.get(norm).name == "l1" else 1.5 * epsilon / steps
 
