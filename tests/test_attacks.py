@@ -47,9 +47,13 @@ def norms_of(delta, norm):
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), BALLS)
-@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "momentum"])
 def test_results_lie_in_ball_and_box(attack, norm, epsilon):
-    options = {"fgsm": {"random_start": True}, "pgd": {"steps": 4, "restarts": 2}}[attack]
+    options = {
+        "fgsm": {"random_start": True},
+        "pgd": {"steps": 4, "restarts": 2},
+        "momentum": {"steps": 4, "random_start": True},
+    }[attack]
     # Dark and bright images, so that the box binds.
     x = jnp.clip(2 * images() - 0.5, 0, 1)
     result = attacks.get(attack)(
@@ -333,11 +337,13 @@ def test_reported_options_are_those_that_run():
         ("fgsm", {"epsilon": 0.1}),
         ("pgd", {"epsilon": 0.1, "steps": 3, "random_start": False}),
         ("pgd", {"epsilon": 3.0, "steps": 3, "norm": "l1", "random_start": False}),
+        ("momentum", {"epsilon": 0.1, "steps": 3}),
     ):
         complete = attacks.complete_options(name, {"name": name, **options})
         known = {k: v for k, v in complete.items() if v is not None}
-        if name == "fgsm":
-            known = {k: v for k, v in known.items() if k not in ("steps", "restarts")}
+        # What a report says beside the options: that of fgsm there is one step, of both one start.
+        said = {"fgsm": ("steps", "restarts"), "momentum": ("restarts",)}.get(name, ())
+        known = {k: v for k, v in known.items() if k not in said}
         key = jax.random.key(0)
         # Two programs: what is left out in the one is an argument of the other.
         assert_equal_to_rounding(

@@ -55,20 +55,33 @@ def images():
 @pytest.mark.slow
 def test_an_attack_is_one_file(written, data_dir, tmp_path):
     module = written("An attack", "my_attacks")
-    options = {"epsilon": 0.05, "steps": 3, "step_size": 0.02}
-    labels = jnp.arange(3)
-    # Without momentum it is PGD, which knows nothing of it.
-    ours = module.momentum(classifier(), images(), labels, decay=0.0, **options)
-    theirs = attacks.pgd(classifier(), images(), labels, random_start=False, **options)
-    tiny.assert_equal_to_rounding(ours, theirs, share=0.98)
-    assert np.any(ours != module.momentum(classifier(), images(), labels, **options))
-    attack = {"name": "my_attacks:momentum", "epsilon": 0.05, "steps": 2}
+    labels, key = jnp.arange(3), jax.random.key(0)
+
+    def searched(samples):
+        return module.random_search(
+            classifier(), images(), labels, key=key, epsilon=0.05, samples=samples
+        )
+
+    # The same points one by one: sampled in the ball, clipped to the box.
+    found, keys = searched(3), jax.random.split(key, 3)
+    for image, label, own, worst in zip(images(), labels, keys, found, strict=True):
+        starts = [
+            attacks.start_in_ball(
+                image, key=jax.random.fold_in(own, index), norm="linf", epsilon=0.05
+            )
+            for index in range(3)
+        ]
+        points = [image, *(jnp.clip(image + start, 0, 1) for start in starts)]
+        margins = [float(attacks.margin(classifier()(point), label)) for point in points]
+        tiny.assert_equal_to_rounding(worst, points[int(np.argmax(margins))])
+    assert np.any(found != searched(30))
+    attack = {"name": "my_attacks:random_search", "epsilon": 0.05, "samples": 2}
     config = tiny.config(data_dir, steps=1, runs={"adv": {"attack": attack}})
-    config.evaluation.attacks = {"momentum": attack}
+    config.evaluation.attacks = {"random": attack}
     (entry,) = study.run(config, tmp_path / "runs")
-    assert entry["attacks"][0]["name"] == "my_attacks:momentum"
-    config.runs.adv.attack.decay = -1.0
-    with pytest.raises(ValueError, match="decay must be a finite number of at least 0"):
+    assert entry["attacks"][0]["name"] == "my_attacks:random_search"
+    config.runs.adv.attack.samples = 0
+    with pytest.raises(ValueError, match="samples must be a whole number of at least 1, got 0"):
         study.run(config, tmp_path / "other")
 
 

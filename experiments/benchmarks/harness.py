@@ -62,7 +62,7 @@ def one_sentence(*, raised: bool = False) -> Iterator[None]:
     """Ends the program with the sentence of an error; `raised`: with all of it."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, FileNotFoundError) as error:
         if raised:
             raise
         sys.exit(f"{type(error).__name__}: {error}")

@@ -23,13 +23,26 @@ from jaxrobust.core.checks import check_that
 from jaxrobust.models import resnet
 
 
+def halve(images: torch.Tensor) -> torch.Tensor:
+    """The averages of 2 x 2 pixels; the last row or column of an odd side is repeated."""
+    height, width = images.shape[2:]
+    if height % 2 or width % 2:
+        images = F.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
+    return F.avg_pool2d(images, 2)
+
+
 class ResidualBlock(nn.Module):
-    """A basic block (two 3x3 convolutions) or a bottleneck (1x1, 3x3, 1x1)."""
+    """A basic block (two 3x3 convolutions) or a bottleneck (1x1, 3x3, 1x1).
+
+    `pooled`: a stride of 2 is taken by `halve` before both branches.
+    """
 
     def __init__(
-        self, inputs: int, width: int, features: int, stride: int, bottleneck: bool
+        self, inputs: int, width: int, features: int, stride: int, bottleneck: bool, pooled: bool
     ) -> None:
         super().__init__()
+        self.halved = pooled and stride == 2
+        stride = 1 if self.halved else stride
         if bottleneck:
             convolutions = [(width, 1, 1), (width, 3, stride), (features, 1, 1)]
         else:
@@ -46,6 +59,7 @@ class ResidualBlock(nn.Module):
             self.downsample.append(nn.BatchNorm2d(features))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = halve(images) if self.halved else images
         outputs = images
         for index in range(1, self.count + 1):
             outputs = getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(outputs))
@@ -63,18 +77,22 @@ class ResNet(nn.Module):
 
     def __init__(self, model: resnet.ResNet) -> None:
         super().__init__()
-        strided = model.downsampling == "stride"
-        check_that(strided, "downsampling", "be 'stride' here", repr(model.downsampling))
+        known = model.downsampling in ("stride", "average_pool")
+        rule = "be 'stride' or 'average_pool' here"
+        check_that(known, "downsampling", rule, repr(model.downsampling))
         for name in ("mean", "std"):
             value = torch.tensor(getattr(model, name)).reshape(1, -1, 1, 1)
             self.register_buffer(name, value, persistent=False)
         self.autocast = np.dtype(model.dtype) != np.float32
         size, stride, padding = (3, 1, 1) if model.small_images else (7, 2, 3)
         stride = model.stem_stride or stride
-        channels = model.width
-        self.conv1 = nn.Conv2d(len(model.mean), channels, size, stride, padding, bias=False)
+        channels, pooled = model.width, model.downsampling != "stride"
+        self.halved = pooled and stride == 2
+        stem = 1 if pooled else stride
+        self.conv1 = nn.Conv2d(len(model.mean), channels, size, stem, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.pool = nn.Identity() if model.small_images else nn.MaxPool2d(3, 2, 1)
+        self.pool = nn.Identity() if model.small_images else nn.MaxPool2d(3, 1 if pooled else 2, 1)
+        self.halved_again = pooled and not model.small_images
         self.stages = len(model.stage_sizes)
         for stage, blocks in enumerate(model.stage_sizes):
             width = model.width * 2**stage
@@ -83,7 +101,9 @@ class ResNet(nn.Module):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 inner = width * model.widening
-                layer.append(ResidualBlock(channels, inner, features, stride, model.bottleneck))
+                layer.append(
+                    ResidualBlock(channels, inner, features, stride, model.bottleneck, pooled)
+                )
                 channels = features
             self.add_module(f"layer{stage + 1}", layer)
         self.fc = nn.Linear(channels, model.num_classes)
@@ -91,7 +111,9 @@ class ResNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = (images - self.mean) / self.std
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            outputs = self.pool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+            outputs = F.relu(self.bn1(self.conv1(images)), inplace=True)
+            outputs = self.pool(halve(outputs) if self.halved else outputs)
+            outputs = halve(outputs) if self.halved_again else outputs
             for stage in range(self.stages):
                 outputs = getattr(self, f"layer{stage + 1}")(outputs)
             return self.fc(outputs.mean((2, 3))).float()

@@ -10,6 +10,8 @@ from typing import Any
 
 from jaxrobust.attacks import ensemble, norms
 from jaxrobust.attacks.auto_pgd import apgd
+from jaxrobust.attacks.carlini_wagner import carlini_wagner
+from jaxrobust.attacks.deep_fool import deepfool
 from jaxrobust.attacks.ensemble import autoattack
 from jaxrobust.attacks.fast_boundary import fab
 from jaxrobust.attacks.losses import (
@@ -20,6 +22,8 @@ from jaxrobust.attacks.losses import (
     margin,
     misclassified,
 )
+from jaxrobust.attacks.minimum_norm import distances, robust_accuracy
+from jaxrobust.attacks.momentum_ascent import momentum
 from jaxrobust.attacks.projected_gradient import (
     ascend,
     check_ball,
@@ -40,23 +44,37 @@ __all__ = [
     "apgd",
     "ascend",
     "autoattack",
+    "carlini_wagner",
     "check_ball",
     "check_options",
     "complete_options",
     "cross_entropy",
+    "deepfool",
     "difference_of_logits_ratio",
+    "distances",
     "fab",
     "fgsm",
     "get",
     "margin",
     "misclassified",
+    "momentum",
     "norms",
     "pgd",
+    "robust_accuracy",
     "square",
     "start_in_ball",
 ]
 
-ATTACKS: dict[str, Method] = {"fgsm": fgsm, "pgd": pgd, "apgd": apgd, "fab": fab, "square": square}
+ATTACKS: dict[str, Method] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "apgd": apgd,
+    "fab": fab,
+    "square": square,
+    "momentum": momentum,
+    "deepfool": deepfool,
+    "carlini_wagner": carlini_wagner,
+}
 # They take many images at once: a network is evaluated with them, not trained.
 DRIVERS = ("autoattack",)
 
@@ -109,4 +127,10 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         complete["step_size"] = complete["step_size"] or complete["epsilon"]
     if name == "pgd" and complete["step_size"] is None:
         complete["step_size"] = default_step_size(**complete)
+    if name == "momentum":
+        complete["restarts"] = 1
+        if complete["step_size"] is None:
+            complete["step_size"] = complete["epsilon"] / complete["steps"]
+    if name == "carlini_wagner":
+        complete["norm"] = "l2"
     return complete

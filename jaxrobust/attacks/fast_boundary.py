@@ -6,9 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks import losses, norms, search
+from jaxrobust.attacks import losses, minimum_norm, norms, search
 from jaxrobust.core.batching import per_image
-from jaxrobust.core.checks import check_count, check_number, check_that
 from jaxrobust.core.types import AnyClassifier, Images, Labels, Number
 
 # Section 3 of the paper: how far beyond the boundary a step goes, the largest weight of the
@@ -119,22 +118,13 @@ class FastBoundary:
         return self.steps
 
 
-def check_minimum_norm(*, norm: str | norms.Norm, epsilon: Number, **counts: int) -> None:
-    """Raise unless the options that minimum-norm attacks have in common are in their ranges."""
-    rule = "be linf or l2 for attacks that look for the nearest image"
-    check_that(norms.get(norm).name in ("linf", "l2"), "norm", rule, repr(norm))
-    if epsilon is not None:
-        check_number("epsilon", epsilon)
-    for name, count in counts.items():
-        check_count(name, count)
-
-
-@per_image(static=("steps", "norm", "targets"), check=check_minimum_norm)
+@per_image(static=("steps", "norm", "targets"), check=minimum_norm.check_minimum_norm)
 def fab(
     classifier: AnyClassifier,
     images: Images,
     labels: Labels,
     *,
+    key: jax.Array | None = None,
     epsilon: Number | None = None,
     norm: str | norms.Norm = "linf",
     steps: int = 100,
@@ -145,13 +135,13 @@ def fab(
 
     Each step goes to the hyperplane on which the linearised logits of label and target are equal,
     a little beyond, and drawn towards the original image; after a success it comes back a tenth of
-    the way. The targets are the nearest classes by the logits, one after the other. It draws no
-    random numbers.
+    the way. The targets are the nearest classes by the logits, one after the other.
 
     Args:
       classifier: callable pytree from one image to logits (k,).
       images: (h, w, c) or (n, h, w, c) in [0, 1].
       labels: () or (n,) integers: the true classes.
+      key: not used, as nothing is random; all attacks are called alike.
       epsilon: how far away an image may be, in pixel units. None: as far as need be.
       norm: "linf" or "l2".
       steps: steps over the boundary for each target, at least 1.
@@ -160,8 +150,8 @@ def fab(
 
     Returns:
       Images of the same shape, inside [0, 1]: the nearest misclassified ones that were found
-      (`attacks.distances` says how near). Where none was found, or none within `epsilon`, the image
-      as it is.
+      (`attacks.distances` says how near). Where none was found, or none within `epsilon`, and where
+      the image is misclassified itself, the image as it is.
 
     Raises:
       TypeError, ValueError: for images, labels or options out of their range.
@@ -173,6 +163,7 @@ def fab(
       >>> [round(value, 2) for value in nearest.ravel().tolist()]
       [0.4, 0.4, 0.4]
     """
+    del key
     # Those of one image, below the decorator.
     image, label = jnp.asarray(images), jnp.asarray(labels)
     logits = classifier(image)
@@ -181,4 +172,5 @@ def fab(
     best = search.run(
         boundary, classifier, image, label, jax.random.key(0), aims, until_found=False
     )
-    return jnp.where(best.found, best.image, image)
+    # What is misclassified already is its own nearest image.
+    return jnp.where(best.found & ~losses.misclassified(logits, label), best.image, image)

@@ -1,6 +1,7 @@
 """Projected steepest ascent in a norm ball and the pixel box: PGD and its one-step form, FGSM."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,21 @@ def check_ball(
     check_count("steps", steps)
 
 
-def _check(*, key, loss, random_start, restarts=1, **ball):
+def check_ascent(
+    *,
+    key: object,
+    loss: str | Loss,
+    random_start: bool,
+    restarts: int = 1,
+    targeted: bool = False,
+    **ball: Any,
+) -> None:
+    """Raise unless the options that gradient attacks in a ball have in common are in their ranges.
+
+    Raises:
+      TypeError, ValueError: for a value out of its range, or no key for a random start.
+    """
+    del targeted
     check_ball(**ball)
     losses.get(loss)
     check_count("restarts", restarts)
@@ -49,14 +64,19 @@ def _check(*, key, loss, random_start, restarts=1, **ball):
         )
 
 
-def default_step_size(*, epsilon, steps, norm, **_):
+def default_step_size(
+    *, epsilon: Number, steps: int, norm: str | norms.Norm, **_: object
+) -> Number:
+    """The length of a step of `pgd` that was not told any."""
     return epsilon if norms.get(norm).name == "l1" else 1.5 * epsilon / steps
 
 
-def _objective(loss, label, targeted):
+def objective_of_logits(
+    loss: str | Loss, label: Any, targeted: bool
+) -> Callable[[jax.Array], jax.Array]:
     """What an attack raises, a function of the logits."""
-    loss, sign = losses.get(loss), -1.0 if targeted else 1.0
-    return lambda logits: sign * loss(logits, label)
+    function, sign = losses.get(loss), -1.0 if targeted else 1.0
+    return lambda logits: sign * function(logits, label)
 
 
 def start_in_ball(
@@ -127,7 +147,9 @@ def _perturbed(classifier, image, objective, *, key, restart=0, norm, epsilon, s
     )
 
 
-@per_image(static=("steps", "norm", "restarts", "random_start", "loss", "targeted"), check=_check)
+@per_image(
+    static=("steps", "norm", "restarts", "random_start", "loss", "targeted"), check=check_ascent
+)
 def pgd(
     classifier: AnyClassifier,
     images: Images,
@@ -182,7 +204,7 @@ def pgd(
       [[[0.375, 0.375, 0.375]]]
     """
     image, label = images, labels  # those of one image, below the decorator
-    objective = _objective(loss, label, targeted)
+    objective = objective_of_logits(loss, label, targeted)
     if step_size is None:
         step_size = default_step_size(epsilon=epsilon, steps=steps, norm=norm)
 
@@ -216,7 +238,7 @@ def pgd(
     return jax.lax.fori_loop(1, restarts, again, scored(adversarial))[0]
 
 
-@per_image(static=("norm", "random_start", "loss", "targeted"), check=_check)
+@per_image(static=("norm", "random_start", "loss", "targeted"), check=check_ascent)
 def fgsm(
     classifier: AnyClassifier,
     images: Images,
@@ -261,7 +283,7 @@ def fgsm(
     return _perturbed(
         classifier,
         images,
-        _objective(loss, labels, targeted),
+        objective_of_logits(loss, labels, targeted),
         key=key if random_start else None,
         norm=norm,
         epsilon=epsilon,

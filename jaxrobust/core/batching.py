@@ -21,6 +21,7 @@ from jaxrobust.core.checks import (
     check_key,
     check_labels,
     check_maps,
+    check_perturbed,
     is_concrete,
     num_classes,
 )
@@ -32,7 +33,7 @@ from jaxrobust.core.types import Parameters, Result
 PIXELS_AT_ONCE = 32 * 224 * 224
 
 # What a method takes for each image; all other arguments are the same for every image.
-_FOR_EACH_IMAGE = ("images", "labels", "saliency_maps", "key")
+_FOR_EACH_IMAGE = ("images", "labels", "saliency_maps", "adversarial", "key")
 
 
 def batch_partition(images: jax.Array) -> tuple[Any, Any] | None:
@@ -82,10 +83,11 @@ def per_image(
     once) unless it is listed in `static`.
 
     The lifted method takes `images` (h, w, c) or (n, h, w, c), `labels` () or (n,), `saliency_maps`
-    like the images, and `key` one key (split for a batch) or n keys. `batch_size`, which every
-    method takes, is the largest number of images x samples evaluated at once on each device; unless
-    told, a method with `samples` takes as many as come to `PIXELS_AT_ONCE`, any other the batch as
-    it is. A result never depends on what else is in its batch.
+    and `adversarial` images like the images, and `key` one key (split for a batch) or n keys.
+    `batch_size`, which every method takes, is the largest number of images x samples evaluated at
+    once on each device; unless told, a method with `samples` takes as many as come to
+    `PIXELS_AT_ONCE`, any other the batch as it is. A result never depends on what else is in its
+    batch.
 
     Args:
       static: options that the program depends on (numbers of steps, names, functions).
@@ -128,6 +130,8 @@ def per_image(
                 arguments["labels"] = check_labels(arguments["labels"], count, classes)
             if "saliency_maps" in arguments:
                 arguments["saliency_maps"] = check_maps(arguments["saliency_maps"], images.shape)
+            if "adversarial" in arguments:
+                arguments["adversarial"] = check_perturbed(arguments["adversarial"], images.shape)
             mapped = {name: arguments.pop(name) for name in _FOR_EACH_IMAGE if name in arguments}
             fixed = {name: arguments.pop(name) for name in static}
             for name, value in fixed.items():

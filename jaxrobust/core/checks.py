@@ -136,7 +136,7 @@ def _extremes(array: jax.Array) -> tuple[Any, Any, bool, bool]:
     return low.item(), high.item(), bool(numbers), bool(finite)
 
 
-def check_images(images: Any) -> jax.Array:
+def check_images(images: Any, name: str = "images") -> jax.Array:
     """The images as an array, after checking rank, dtype and (when concrete) range.
 
     Raises:
@@ -147,18 +147,31 @@ def check_images(images: Any) -> jax.Array:
     floating = jnp.issubdtype(images.dtype, jnp.floating)
     advice = "; divide uint8 pictures by 255" if images.dtype == np.uint8 else ""
     rule = "be floating point in [0, 1]"
-    check_that(floating, "images", rule, f"dtype {images.dtype}{advice}", TypeError)
+    check_that(floating, name, rule, f"dtype {images.dtype}{advice}", TypeError)
     rule = "have shape (height, width, channels) or (n, height, width, channels)"
     filled = images.ndim in (3, 4) and 0 not in images.shape
-    check_that(filled, "images", rule, tuple(images.shape))
+    check_that(filled, name, rule, tuple(images.shape))
     images = jnp.asarray(images)
     if images.dtype.itemsize < 4:
         images = images.astype(jnp.float32)  # an epsilon of 8/255 is lost in bfloat16
     if is_concrete(images):
         low, high, numbers, _ = _extremes(images)
         got = f"values from {low:g} to {high:g}" if numbers else "NaN"
-        check_that(numbers and 0.0 <= low <= high <= 1.0, "images", "lie in [0, 1]", got)
+        check_that(numbers and 0.0 <= low <= high <= 1.0, name, "lie in [0, 1]", got)
     return images
+
+
+def check_perturbed(adversarial: Any, shape: tuple[int, ...]) -> jax.Array:
+    """What an attack made of images of this shape, checked as they are.
+
+    Raises:
+      TypeError: when they are not floating point.
+      ValueError: when they have another shape, or (when concrete) leave [0, 1].
+    """
+    adversarial = check_images(adversarial, "adversarial")
+    rule = f"have the images' shape {shape}"
+    check_that(adversarial.shape == shape, "adversarial", rule, adversarial.shape)
+    return adversarial
 
 
 def check_labels(labels: Any, count: int | None, classes: int) -> jax.Array:

@@ -1,0 +1,299 @@
+"""How near minimum-norm attacks come, beside foolbox: python -m experiments.benchmarks.minimum_norm
+
+    python -m experiments.benchmarks.minimum_norm --workdir=runs/quickstart --run=std
+
+Both attack the same network, in JAX and rebuilt in PyTorch with the same weights, on the same
+pictures, and each result is judged by the network that it was made for. It needs PyTorch and
+foolbox; FAB is compared where pyautoattack, its authors' code, is installed as well.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import util
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from experiments import pictures, trained
+from experiments.benchmarks import harness
+from experiments.benchmarks.harness import count, setting
+from jaxrobust import Classifier, attacks
+from jaxrobust.core import files, runtime
+from jaxrobust.models import resnet
+
+OURS, THEIRS = "jaxrobust", "PyTorch"
+# Of each attack its name and options with us, and the norm that it makes small.
+WORKS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
+    "DeepFool l_2": ("deepfool", {"norm": "l2"}, "l2"),
+    "DeepFool l_inf": ("deepfool", {"norm": "linf"}, "linf"),
+    "Carlini & Wagner l_2": ("carlini_wagner", {}, "l2"),
+    "FAB l_2": ("fab", {"norm": "l2"}, "l2"),
+    "FAB l_inf": ("fab", {"norm": "linf"}, "linf"),
+}
+_PACKAGES = ("torch", "foolbox", "pyautoattack")
+# How far the logits of both networks may lie apart, in units of the largest.
+_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured; the flags of the same names."""
+
+    workdir: str = setting("runs/quickstart", "of a study, or the folder of one run and seed")
+    run: str | None = setting(None, "its name in the study; default: all, one seed of each")
+    pictures: int = count(100, "of the test split, the first; those that are wrong are left out")
+    steps: int = count(1000, "of each descent of Carlini & Wagner")
+    works: Sequence[str] = setting(
+        tuple(WORKS),
+        f"what is measured, of: {', '.join(WORKS)} (default: all)",
+        nargs="+",
+        choices=tuple(WORKS),
+        metavar="ATTACK",
+    )
+    batch_size: int | None = count(None, "pictures that ours attack at once; default all")
+    out: str = harness.file("benchmark_minimum_norm.json")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A network and pictures that it has right: float32 (n, h, w, c) and integers (n,)."""
+
+    classifier: Classifier
+    images: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, training: trained.Trained, count: int) -> "Subject":
+        found = pictures.evaluation_pictures(training.config, count)
+        classifier = training.load()
+        right = np.asarray(classifier(found.images)).argmax(-1) == found.labels
+        if not right.any():
+            raise ValueError(f"{training.folder} has none of {count} pictures right.")
+        return cls(classifier, found.images[right], found.labels[right])
+
+
+# From an attack's title to what it makes of the pictures, (n, h, w, c).
+Attacks = Mapping[str, Callable[[], np.ndarray]]
+# From pictures to whether they are misclassified, (n,).
+Judge = Callable[[np.ndarray], np.ndarray]
+
+
+def chosen(settings: Settings) -> list[trained.Trained]:
+    """The trainings that are attacked: the first seed of each run, or of the one asked for.
+
+    Raises:
+      FileNotFoundError: when there is none.
+      ValueError: when none has that name.
+    """
+    found: dict[str, trained.Trained] = {}
+    for training in trained.find(settings.workdir):
+        found.setdefault(training.run, training)
+    if settings.run is None:
+        return list(found.values())
+    if settings.run not in found:
+        listed = ", ".join(found)
+        raise ValueError(f"run must be one of {listed}, got {settings.run!r}.")
+    return [found[settings.run]]
+
+
+def our_attacks(subject: Subject, settings: Settings) -> tuple[Attacks, Judge]:
+    """Ours, and the network that they attack."""
+
+    def attack(name: str, options: Mapping[str, Any]) -> np.ndarray:
+        steps = {"steps": settings.steps} if name == "carlini_wagner" else {}
+        options = {**options, **steps, "batch_size": settings.batch_size}
+        attacked = attacks.get(name)(subject.classifier, subject.images, subject.labels, **options)
+        return np.asarray(attacked)
+
+    def misclassified(images: np.ndarray) -> np.ndarray:
+        return np.asarray(subject.classifier(images)).argmax(-1) != subject.labels
+
+    return {
+        title: functools.partial(attack, *named) for title, (*named, _) in WORKS.items()
+    }, misclassified
+
+
+def their_attacks(subject: Subject, settings: Settings) -> tuple[Attacks, Judge]:
+    """foolbox's, FAB of pyautoattack where there is one, and the network in PyTorch.
+
+    Raises:
+      RuntimeError: when foolbox or PyTorch is missing, or the networks do not compute the same.
+    """
+    try:
+        import foolbox
+        import torch
+
+        from experiments.benchmarks import torch_resnet
+    except ImportError as error:
+        raise RuntimeError(
+            f"PyTorch and foolbox are needed to compare with ({error}): pip install torch foolbox."
+        ) from error
+    try:
+        from pyautoattack.fab_pt import FABAttack_PT
+    except ImportError:
+        FABAttack_PT = None
+    model = subject.classifier.model
+    if not isinstance(model, resnet.ResNet):
+        raise RuntimeError(f"there is no {type(model).__name__} in PyTorch here, only ResNets.")
+    network = torch_resnet.ResNet(model)
+    torch_resnet.load(network, subject.classifier)
+    network.requires_grad_(False).eval()
+
+    def to_torch(images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
+
+    def from_torch(images: torch.Tensor) -> np.ndarray:
+        return images.detach().permute(0, 2, 3, 1).numpy()
+
+    images, labels = to_torch(subject.images), torch.from_numpy(subject.labels).long()
+
+    def logits(images: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return network(images).numpy()
+
+    def misclassified(images: np.ndarray) -> np.ndarray:
+        return logits(to_torch(images)).argmax(-1) != subject.labels
+
+    ours = np.asarray(subject.classifier(subject.images))
+    apart = float(np.abs(logits(images) - ours).max() / np.abs(ours).max())
+    if not apart <= _TOLERANCE:
+        raise RuntimeError(
+            f"the logits of both networks must be at most {_TOLERANCE:g} apart, got {apart:g}."
+        )
+
+    def by_foolbox(attack: Any) -> np.ndarray:
+        bounded = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+        return from_torch(attack(bounded, images, labels, epsilons=None)[0])
+
+    def by_authors(norm: str) -> np.ndarray:
+        """The nearest of all targets; `perturb` would stop at the first inside a radius."""
+        attack = FABAttack_PT(network, norm=norm, n_iter=100, targeted=True, device="cpu")
+        best, nearest = subject.images.copy(), np.full(len(labels), np.inf)
+        for rank in range(2, min(9, ours.shape[1] - 1) + 2):
+            attack.target_class = rank
+            found = from_torch(attack.attack_single_run(images, labels, is_targeted=True))
+            there = distances(subject.images, found, misclassified(found), norm.lower())
+            best[there < nearest] = found[there < nearest]
+            nearest = np.minimum(nearest, there)
+        return best
+
+    steps, library = settings.steps, foolbox.attacks
+    works: dict[str, Callable[[], np.ndarray]] = {
+        "DeepFool l_2": lambda: by_foolbox(library.L2DeepFoolAttack()),
+        "DeepFool l_inf": lambda: by_foolbox(library.LinfDeepFoolAttack()),
+        "Carlini & Wagner l_2": lambda: by_foolbox(library.L2CarliniWagnerAttack(steps=steps)),
+    }
+    if FABAttack_PT is not None:
+        works |= {
+            "FAB l_2": lambda: by_authors("L2"),
+            "FAB l_inf": lambda: by_authors("Linf"),
+        }
+    return works, misclassified
+
+
+def distances(
+    images: np.ndarray, attacked: np.ndarray, misclassified: np.ndarray, norm: str
+) -> np.ndarray:
+    """Norms of the perturbations (n,), in float64; infinity where the picture is still right."""
+    moved = (np.float64(attacked) - images).reshape(len(images), -1)
+    order = {"l2": 2, "linf": np.inf}[norm]
+    return np.where(misclassified, np.linalg.norm(moved, order, axis=1), np.inf)
+
+
+def compare(
+    subject: Subject, libraries: Mapping[str, tuple[Attacks, Judge]], works: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Runs each attack with each library that has it.
+
+    Returns:
+      As JSON, for each attack and library the share of pictures with `success`, the `median`
+      distance and all `distances` (None where nothing was found); of two libraries the `ratio` of
+      our median to theirs, and the share of pictures of which ours are `nearer`.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    for title in works:
+        norm = WORKS[title][2]
+        results[title], measured, medians = {}, [], []
+        for library, (runs, misclassified) in libraries.items():
+            if title not in runs:
+                continue
+            harness.tell(f"{title}: {library}")
+            attacked = np.clip(runs[title](), 0.0, 1.0)
+            found = distances(subject.images, attacked, misclassified(attacked), norm)
+            median = float(np.median(found))
+            medians.append(median)
+            measured.append(found)
+            results[title][library] = {
+                "success": float(np.isfinite(found).mean()),
+                "median": _known(median),
+                "distances": [_known(distance) for distance in found.tolist()],
+            }
+        if len(measured) == 2:
+            known = np.isfinite(medians).all() and medians[1] > 0
+            results[title] |= {
+                "ratio": medians[0] / medians[1] if known else None,
+                "nearer": float(np.mean(measured[0] < measured[1])),
+            }
+    return results
+
+
+def _known(distance: float) -> float | None:
+    return distance if np.isfinite(distance) else None
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Attacks each of the chosen networks.
+
+    Returns:
+      What the JSON file holds: date, hardware, versions, settings, and for each network its
+      `folder`, the number of `pictures` and what `compare` returns as `attacks`.
+    """
+    results = {}
+    for training in chosen(settings):
+        subject = Subject.of(training, settings.pictures)
+        harness.tell(f"{training.title}, {training.folder}: {len(subject.labels)} pictures")
+        libraries = {
+            OURS: our_attacks(subject, settings),
+            THEIRS: their_attacks(subject, settings),
+        }
+        results[training.title] = {
+            "folder": str(training.folder),
+            "pictures": len(subject.labels),
+            "attacks": compare(subject, libraries, settings.works),
+        }
+    versions = {name: version(name) for name in _PACKAGES if util.find_spec(name)}
+    return harness.describe(settings, versions) | {"results": results}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Of one network, one line an attack; the ratio is of the medians, ours in units of theirs."""
+    rows = [["", "median " + OURS, THEIRS, "ratio", "nearer", "success " + OURS, THEIRS]]
+    for title, both in results.items():
+        found = [both.get(library, {}) for library in (OURS, THEIRS)]
+        row = [title, *(_text(one.get("median"), ".4f") for one in found)]
+        row += [_text(both.get("ratio"), ".3f"), _text(both.get("nearer"), ".0%")]
+        rows.append(row + [_text(one.get("success"), ".0%") for one in found])
+    return harness.table(rows)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; `argv` without the program's name."""
+    settings = harness.parse(Settings, argv, "minimum_norm", __doc__)
+    with harness.one_sentence():
+        runtime.prepare()
+        record = measure(settings)
+        files.write_json(settings.out, record)
+    for title, found in record["results"].items():
+        print(f"{title} ({found['folder']}), {found['pictures']} pictures that it has right")
+        print(table(found["attacks"]))
+    print(f"written to {settings.out}")
+
+
+if __name__ == "__main__":
+    main()
