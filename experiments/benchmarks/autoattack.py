@@ -103,8 +103,9 @@ def theirs(subject: peers.Subject, norm: str, epsilon: float, batch_size: int) -
     """Theirs: which pictures stand, and seconds."""
     with peers.needed("PyTorch and pyautoattack", "torch pyautoattack"):
         import pyautoattack
+        import torch
     twin = peers.in_torch(subject)
-    images, labels = twin.to_torch(subject.images), twin.labels(subject.labels)
+    images, labels = twin.to_torch(subject.images), torch.from_numpy(subject.labels).long()
 
     def attack(part: str, seed: int) -> dict[str, Any]:
         chosen: dict[str, Any] = {"version": "standard"}
@@ -116,7 +117,7 @@ def theirs(subject: peers.Subject, norm: str, epsilon: float, batch_size: int) -
         begun = time.perf_counter()
         moved, _ = authors.run_standard_evaluation(images, labels, batch_size=batch_size)
         seconds = time.perf_counter() - begun
-        stands = ~twin.misclassified(twin.from_torch(moved), subject.labels)
+        stands = twin.logits(twin.from_torch(moved)).argmax(-1) == subject.labels
         return {"robust": "".join("01"[right] for right in stands.astype(int)), "seconds": seconds}
 
     return attack

@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import pictures, trained
-from experiments.benchmarks import harness
+from experiments.benchmarks import harness, peers
 from experiments.benchmarks.harness import count, setting
-from jaxrobust import Classifier, attacks
+from jaxrobust import attacks
 from jaxrobust.core import files, runtime
-from jaxrobust.models import resnet
 
 OURS, THEIRS = "jaxrobust", "PyTorch"
 # Of each attack its name and options with us, and the norm that it makes small.
@@ -33,8 +31,6 @@ WORKS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     "FAB l_inf": ("fab", {"norm": "linf"}, "linf"),
 }
 _PACKAGES = ("torch", "foolbox", "pyautoattack")
-# How far the logits of both networks may lie apart, in units of the largest.
-_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,49 +52,13 @@ class Settings:
     out: str = harness.file("benchmark_minimum_norm.json")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
-    """A network and pictures that it has right: float32 (n, h, w, c) and integers (n,)."""
-
-    classifier: Classifier
-    images: np.ndarray
-    labels: np.ndarray
-
-    @classmethod
-    def of(cls, training: trained.Trained, count: int) -> "Subject":
-        found = pictures.evaluation_pictures(training.config, count)
-        classifier = training.load()
-        right = np.asarray(classifier(found.images)).argmax(-1) == found.labels
-        if not right.any():
-            raise ValueError(f"{training.folder} has none of {count} pictures right.")
-        return cls(classifier, found.images[right], found.labels[right])
-
-
 # From an attack's title to what it makes of the pictures, (n, h, w, c).
 Attacks = Mapping[str, Callable[[], np.ndarray]]
 # From pictures to whether they are misclassified, (n,).
 Judge = Callable[[np.ndarray], np.ndarray]
 
 
-def chosen(settings: Settings) -> list[trained.Trained]:
-    """The trainings that are attacked: the first seed of each run, or of the one asked for.
-
-    Raises:
-      FileNotFoundError: when there is none.
-      ValueError: when none has that name.
-    """
-    found: dict[str, trained.Trained] = {}
-    for training in trained.find(settings.workdir):
-        found.setdefault(training.run, training)
-    if settings.run is None:
-        return list(found.values())
-    if settings.run not in found:
-        listed = ", ".join(found)
-        raise ValueError(f"run must be one of {listed}, got {settings.run!r}.")
-    return [found[settings.run]]
-
-
-def our_attacks(subject: Subject, settings: Settings) -> tuple[Attacks, Judge]:
+def our_attacks(subject: peers.Subject, settings: Settings) -> tuple[Attacks, Judge]:
     """Ours, and the network that they attack."""
 
     def attack(name: str, options: Mapping[str, Any]) -> np.ndarray:
@@ -115,53 +75,26 @@ def our_attacks(subject: Subject, settings: Settings) -> tuple[Attacks, Judge]:
     }, misclassified
 
 
-def their_attacks(subject: Subject, settings: Settings) -> tuple[Attacks, Judge]:
+def their_attacks(subject: peers.Subject, settings: Settings) -> tuple[Attacks, Judge]:
     """foolbox's, FAB of pyautoattack where there is one, and the network in PyTorch.
 
     Raises:
       RuntimeError: when foolbox or PyTorch is missing, or the networks do not compute the same.
     """
-    try:
+    with peers.needed("PyTorch and foolbox", "torch foolbox"):
         import foolbox
         import torch
-
-        from experiments.benchmarks import torch_resnet
-    except ImportError as error:
-        raise RuntimeError(
-            f"PyTorch and foolbox are needed to compare with ({error}): pip install torch foolbox."
-        ) from error
     try:
         from pyautoattack.fab_pt import FABAttack_PT
     except ImportError:
         FABAttack_PT = None
-    model = subject.classifier.model
-    if not isinstance(model, resnet.ResNet):
-        raise RuntimeError(f"there is no {type(model).__name__} in PyTorch here, only ResNets.")
-    network = torch_resnet.ResNet(model)
-    torch_resnet.load(network, subject.classifier)
-    network.requires_grad_(False).eval()
-
-    def to_torch(images: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
-
-    def from_torch(images: torch.Tensor) -> np.ndarray:
-        return images.detach().permute(0, 2, 3, 1).numpy()
-
-    images, labels = to_torch(subject.images), torch.from_numpy(subject.labels).long()
-
-    def logits(images: torch.Tensor) -> np.ndarray:
-        with torch.no_grad():
-            return network(images).numpy()
+    twin = peers.in_torch(subject)
+    network, from_torch = twin.network, twin.from_torch
+    images, labels = twin.to_torch(subject.images), torch.from_numpy(subject.labels).long()
+    targets = min(9, subject.classifier(subject.images[0]).shape[0] - 1)
 
     def misclassified(images: np.ndarray) -> np.ndarray:
-        return logits(to_torch(images)).argmax(-1) != subject.labels
-
-    ours = np.asarray(subject.classifier(subject.images))
-    apart = float(np.abs(logits(images) - ours).max() / np.abs(ours).max())
-    if not apart <= _TOLERANCE:
-        raise RuntimeError(
-            f"the logits of both networks must be at most {_TOLERANCE:g} apart, got {apart:g}."
-        )
+        return twin.logits(images).argmax(-1) != subject.labels
 
     def by_foolbox(attack: Any) -> np.ndarray:
         bounded = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
@@ -171,7 +104,7 @@ def their_attacks(subject: Subject, settings: Settings) -> tuple[Attacks, Judge]
         """The nearest of all targets; `perturb` would stop at the first inside a radius."""
         attack = FABAttack_PT(network, norm=norm, n_iter=100, targeted=True, device="cpu")
         best, nearest = subject.images.copy(), np.full(len(labels), np.inf)
-        for rank in range(2, min(9, ours.shape[1] - 1) + 2):
+        for rank in range(2, targets + 2):
             attack.target_class = rank
             found = from_torch(attack.attack_single_run(images, labels, is_targeted=True))
             there = distances(subject.images, found, misclassified(found), norm.lower())
@@ -203,7 +136,7 @@ def distances(
 
 
 def compare(
-    subject: Subject, libraries: Mapping[str, tuple[Attacks, Judge]], works: Iterable[str]
+    subject: peers.Subject, libraries: Mapping[str, tuple[Attacks, Judge]], works: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
     """Runs each attack with each library that has it.
 
@@ -251,8 +184,8 @@ def measure(settings: Settings) -> dict[str, Any]:
       `folder`, the number of `pictures` and what `compare` returns as `attacks`.
     """
     results = {}
-    for training in chosen(settings):
-        subject = Subject.of(training, settings.pictures)
+    for training in peers.chosen(settings.workdir, settings.run):
+        subject = peers.Subject.of(training, settings.pictures).right()
         harness.tell(f"{training.title}, {training.folder}: {len(subject.labels)} pictures")
         libraries = {
             OURS: our_attacks(subject, settings),
