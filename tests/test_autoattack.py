@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import as_classifier, attacks
-from jaxrobust.attacks import ensemble, many
+from jaxrobust.attacks import ensemble, many, verdicts
 from tests.tiny import environment
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -242,7 +242,7 @@ def test_bad_images_and_logits():
 
 def test_a_note_of_another_call_is_refused(tmp_path):
     path = tmp_path / "state.npz"
-    ensemble._Note(path, "another", *pictures()).write()
+    verdicts.Verdicts(path, "another", *pictures()).write()
     with pytest.raises(ValueError, match="must be of the same classifier, images and options"):
         autoattack(state_file=path)
 
@@ -251,9 +251,9 @@ KILLED = """
 import sys
 from pathlib import Path
 import jax
-from jaxrobust.attacks import ensemble, many
+from jaxrobust.attacks import many, verdicts
 from tests import test_autoattack
-ensemble._SAVE_EVERY, many._LOOK_EVERY = 0.0, 0.0
+verdicts._SAVE_EVERY, many._LOOK_EVERY = 0.0, 0.0
 record = test_autoattack.autoattack(
     state_file=Path(sys.argv[1]), batch_size=4, steps=40, queries=400
 )

@@ -8,7 +8,6 @@ for rounding, where a network gives other last digits in a batch of another size
 
 import dataclasses
 import functools
-import json
 import time
 import warnings
 import zlib
@@ -21,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust.attacks import losses, many, norms
+from jaxrobust.attacks import doubts, losses, many, norms
 from jaxrobust.attacks.auto_pgd import AutoPGD
 from jaxrobust.attacks.fast_boundary import FastBoundary
 from jaxrobust.attacks.projected_gradient import check_ball
 from jaxrobust.attacks.random_squares import RandomSquares
-from jaxrobust.core import files, logs, named
+from jaxrobust.attacks.verdicts import Verdicts
+from jaxrobust.core import logs, named
 from jaxrobust.core.batching import PIXELS_AT_ONCE
 from jaxrobust.core.checks import (
     BATCH_AXIS,
@@ -49,8 +49,6 @@ _STEPS, _QUERIES = 100, 5000
 _TARGETS = 9
 # The most images in a batch on each device, and how many times smaller the batch for the last is.
 _BATCH, _SMALLER = 256, 4
-# Seconds between two notes on disk.
-_SAVE_EVERY = 30.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,104 +150,6 @@ def _attack(name: str, epsilon, ball, classes, steps, queries) -> tuple[Any, boo
     if name == "fab-t":
         return FastBoundary(epsilon, steps, ball), True
     return RandomSquares(epsilon, queries, ball), False
-
-
-def _of_few_classes(names: Sequence[str], classes: int) -> list[str]:
-    """Sentences on what is chosen where a loss or a number of targets is not defined."""
-    said = []
-    if "apgd-dlr" in names and classes < 3:
-        said.append(
-            f"With {classes} classes the difference of logits ratio is not defined: apgd-dlr "
-            "raises the margin."
-        )
-    if "apgd-t" in names and classes < 4:
-        said.append(
-            f"With {classes} classes the targeted difference of logits ratio is not defined: "
-            "apgd-t raises the target's lead over the label."
-        )
-    return said
-
-
-def _doubts(logits, again, zero, standing) -> list[str]:
-    """Sentences on what, in the clean images, makes a robust accuracy doubtful."""
-    said = []
-    if not np.array_equal(logits[: len(again)], again):
-        said.append(
-            "The outputs change from call to call: attacks that see one output at a time do not "
-            "judge a randomised classifier."
-        )
-    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1.0, atol=1e-4):
-        said.append(
-            "The outputs look like probabilities, not logits: gradients through a second softmax "
-            "are small, and the robust accuracy may be too high."
-        )
-    if (zero & standing).any():
-        said.append(
-            f"The gradient of the cross-entropy is zero for {(zero & standing).sum()} of "
-            f"{standing.sum()} images: gradients are masked or vanish, and the robust accuracy may "
-            "be too high."
-        )
-    return said
-
-
-class _Note:
-    """How far a call has come, in memory and on disk: verdicts, images, what is under way."""
-
-    def __init__(self, path: Path | None, settings: str, images: np.ndarray, broken_by: np.ndarray):
-        self.path, self.settings = path, settings
-        self.images, self.broken_by = images.copy(), broken_by
-        self.part, self.seconds = 0, {}
-        self.under_way = None
-        self.written = time.perf_counter()
-        if path is None or not path.exists():
-            return
-        with np.load(path) as note:
-            if str(note["settings"]) != settings:
-                raise ValueError(
-                    f"state_file {path} must be of the same classifier, images and options, got "
-                    "that of another call: remove it or name another file."
-                )
-            self.part, self.seconds = int(note["part"]), json.loads(str(note["seconds"]))
-            self.broken_by = note["broken_by"]
-            self.images[note["found"]] = note["images"]
-            if "index" in note:
-                leaves = [note[f"leaf{number}"] for number in range(int(note["leaves"]))]
-                self.under_way = note["waiting"].tolist(), note["index"], leaves
-
-    def write(self, status: many.Status | None = None) -> None:
-        """Write the note; without a status the next part begins anew."""
-        if self.path is None:
-            return
-        found = np.flatnonzero((self.broken_by != "") & (self.broken_by != "clean"))
-        content: dict[str, Any] = {
-            "settings": self.settings,
-            "part": self.part,
-            "seconds": json.dumps(self.seconds),
-            "broken_by": self.broken_by,
-            "found": found,
-            "images": self.images[found],
-        }
-        if status is not None:
-            leaves = jax.device_get(jax.tree.leaves(status.places))
-            content |= {"waiting": np.array(status.waiting, np.int64), "index": status.index}
-            content |= {"leaves": len(leaves)}
-            content |= {f"leaf{number}": leaf for number, leaf in enumerate(leaves)}
-        with files.written_whole(self.path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **content)
-        self.written = time.perf_counter()
-
-    def begin(self, sizes: tuple[int, int]) -> tuple[list[int], Any]:
-        """The images that wait for a part, and those under way in it, as `many.run` takes them."""
-        if self.under_way is None:
-            return np.flatnonzero(self.broken_by == "").tolist(), None
-        (waiting, index, leaves), self.under_way = self.under_way, None
-        if len(index) in sizes:
-            return waiting, (index, leaves)
-        return index[index >= 0].tolist() + waiting, None  # of another size: begun anew
-
-    def due(self) -> bool:
-        """Whether the last note is old enough for another."""
-        return time.perf_counter() - self.written > _SAVE_EVERY
 
 
 def check_options(
@@ -412,26 +312,27 @@ def autoattack(
     check_that(not infinite.size, "classifier", "give finite logits", got)
     standing = ~_wrong(logits, labels)
     again, _ = look(images[: sizes[0]], labels[: sizes[0]])
-    said = _of_few_classes(names, classes) + _doubts(logits, again, zero, standing)
+    said = doubts.of_few_classes(names, classes)
+    said += doubts.of_clean_images(logits, again, zero, standing)
     # The label is the first of those that stand.
     nearest = np.argsort(-logits, axis=1, kind="stable")[:, 1 : 1 + _TARGETS].astype(np.int32)
     options = [names, float(epsilon), ball.name, steps, queries]
     settings = digest(options, images, labels, keys, *jax.tree.leaves(classifier))
     broken_by = np.where(standing, "", "clean").astype("<U8")
     path = None if state_file is None else Path(state_file)
-    note = _Note(path, settings, images, broken_by)
+    verdicts = Verdicts(path, settings, images, broken_by)
     clean_seconds = time.perf_counter() - begun
 
     for number, name in enumerate(names):
-        if number < note.part:
+        if number < verdicts.part:
             continue
         attack, targeted = _attack(name, jnp.float32(epsilon), ball, classes, steps, queries)
         targets = nearest if targeted else np.zeros((len(images), 1), np.int32)
-        waiting, resumed = note.begin(sizes)
+        waiting, resumed = verdicts.begin(sizes)
         total = len(waiting) + (0 if resumed is None else int((resumed[0] >= 0).sum()))
         part = f"{title}  {name} ({number + 1} of {len(names)})"
         progress = logs.Progress(part, total, every=every)
-        begun = time.perf_counter() - note.seconds.get(name, 0.0)
+        begun = time.perf_counter() - verdicts.seconds.get(name, 0.0)
         ended = 0
         for status in many.run(
             classifier,
@@ -444,43 +345,38 @@ def autoattack(
         ):
             for index, perturbed in status.ended.items():
                 if perturbed is not None:
-                    note.images[index], note.broken_by[index] = perturbed, name
+                    verdicts.images[index], verdicts.broken_by[index] = perturbed, name
             ended += len(status.ended)
             progress.mark(ended + status.done)
             if progress.due():
-                progress.show(ended, {"standing": (note.broken_by == "").sum()})
-            if note.due():
-                note.seconds[name] = time.perf_counter() - begun
-                note.write(status)
+                progress.show(ended, {"standing": (verdicts.broken_by == "").sum()})
+            if verdicts.due():
+                verdicts.seconds[name] = time.perf_counter() - begun
+                verdicts.write(status)
         progress.close()
         # What counts is what the classifier says of the image itself, outside of the attack.
-        broken = np.flatnonzero(note.broken_by == name)
+        broken = np.flatnonzero(verdicts.broken_by == name)
         if broken.size:
-            wrong = _wrong(look(note.images[broken], labels[broken])[0], labels[broken])
-            note.broken_by[broken[~wrong]] = ""
-            note.images[broken[~wrong]] = images[broken[~wrong]]
-        note.seconds[name] = time.perf_counter() - begun
-        note.part = number + 1
-        note.write()
+            wrong = _wrong(look(verdicts.images[broken], labels[broken])[0], labels[broken])
+            verdicts.broken_by[broken[~wrong]] = ""
+            verdicts.images[broken[~wrong]] = images[broken[~wrong]]
+        verdicts.seconds[name] = time.perf_counter() - begun
+        verdicts.part = number + 1
+        verdicts.write()
 
-    alone = (note.broken_by == "square").sum()
-    if alone and len(names) > 1:
-        said.append(
-            f"Only the black-box attack breaks {alone} of {len(images)} images: the gradients seem "
-            "to be masked, and stronger attacks may break more."
-        )
+    said += doubts.of_verdicts(names, verdicts.broken_by)
     for sentence in said:
         warnings.warn(sentence, stacklevel=2)
     if path is not None:
         path.unlink(missing_ok=True)
-    robust = note.broken_by == ""
+    robust = verdicts.broken_by == ""
     return Record(
-        images=note.images,
+        images=verdicts.images,
         robust=robust,
-        broken_by=note.broken_by,
+        broken_by=verdicts.broken_by,
         clean_accuracy=float(standing.mean()),
         robust_accuracy=float(robust.mean()),
-        seconds={"clean": clean_seconds} | note.seconds,
+        seconds={"clean": clean_seconds} | verdicts.seconds,
         attacks=names,
         version=version if standard else "custom",
         epsilon=float(epsilon),
