@@ -1,7 +1,7 @@
 """Standard against adversarial training in minutes, on a data set that the project draws itself.
 
 Command: python -m jaxrobust.main --config=configs/quickstart.py
-Cost:    under three minutes on two CPU cores
+Cost:    two to three minutes on two CPU cores
 Expect:  per cent; defended at 8/255; cue conflict by shape / by texture; seeds 11, 12, 13
          std  99.8 ± 0.2 clean   1.3 ± 1.5 defended  10.4 ± 1.1 / 72.8 ± 3.3
          adv  90.3 ± 2.7 clean  87.6 ± 2.6 defended  78.7 ± 4.2 /  4.1 ± 1.5
