@@ -59,39 +59,44 @@ Attack = Callable[[str, int], dict[str, Any]]  # of a part and a seed
 
 
 def ours(subject: peers.Subject, norm: str, epsilon: float, batch_size: int) -> Attack:
-    """Ours: which pictures stand, seconds with and without compilation, programs compiled."""
+    """Ours: which pictures stand, seconds without compilation and those of it, programs."""
+    lowered: list[float] = []
     compiled: list[float] = []
+    events = {
+        "/jax/core/compile/jaxpr_to_mlir_module_duration": lowered,
+        "/jax/core/compile/backend_compile_duration": compiled,
+    }
 
     def note(event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(duration)
+        if event in events:
+            events[event].append(duration)
 
     monitoring.register_event_duration_secs_listener(note)
 
     def attack(part: str, seed: int) -> dict[str, Any]:
         options: dict[str, Any] = {} if part == WHOLE else {"attacks": (part,)}
         options |= {"epsilon": epsilon, "norm": norm, "batch_size": batch_size}
+        jax.clear_caches()  # each part compiles what it needs, whatever ran before
+        lowered.clear()
         compiled.clear()
-        runs = []
-        for _ in range(2):  # the second time nothing is compiled
-            begun = time.perf_counter()
-            record = attacks.autoattack(
-                subject.classifier,
-                subject.images,
-                subject.labels,
-                key=jax.random.key(seed),
-                **options,
-            )
-            runs.append(time.perf_counter() - begun)
-            programs = len(compiled)
+        begun = time.perf_counter()
+        record = attacks.autoattack(
+            subject.classifier,
+            subject.images,
+            subject.labels,
+            key=jax.random.key(seed),
+            **options,
+        )
+        seconds = time.perf_counter() - begun
+        compiling = sum(lowered) + sum(compiled)
         return {
             "robust": "".join("01"[stands] for stands in record.robust.astype(int)),
             "broken_by": {
                 name: int((record.broken_by == name).sum()) for name in ("clean", *record.attacks)
             },
-            "seconds": runs[1],
-            "seconds_first": runs[0],
-            "programs": programs,
+            "seconds": seconds - compiling,
+            "seconds_compiling": compiling,
+            "programs": len(compiled),
             "seconds_by_part": record.seconds,
             "warnings": list(record.warnings),
         }
@@ -168,7 +173,7 @@ def table(results: Mapping[str, Any], parts: Sequence[str]) -> str:
         "seconds",
         THEIRS,
         "ratio",
-        "first call",
+        "compiling",
     ]
     rows = [header]
     for part in parts:
@@ -186,7 +191,7 @@ def table(results: Mapping[str, Any], parts: Sequence[str]) -> str:
                 f"{our['seconds']:.1f}",
                 f"{seconds:.1f}",
                 f"{our['seconds'] / seconds:.2f}",
-                f"{our['seconds_first']:.1f}, {our['programs']} programs",
+                f"{our['seconds_compiling']:.1f}, {our['programs']} programs",
             ]
         )
     return harness.table(rows)
