@@ -80,12 +80,14 @@ class Accuracy:
         attack.
       texture: the class of the picture's texture is first; None where pictures have none.
       right: float64 (n,), 100 where the label is first, else 0: `top1` is its mean.
+      seconds: that AutoAttack took, compilation included; None of anything else.
     """
 
     top1: float
     top5: float | None
     texture: float | None
     right: np.ndarray = field(repr=False)
+    seconds: float | None = None
 
 
 Runs = Mapping[str, Sequence[Mapping[str, Accuracy]]]  # {"std" | "adv": {variant: …} of each seed}
@@ -311,6 +313,7 @@ def _accuracy(outcome: Outcome, classes: int) -> Accuracy:
         top5=per_cent(outcome.top5) if classes > 5 else None,
         texture=per_cent(outcome.texture),
         right=100.0 * outcome.right,
+        seconds=sum(outcome.details["seconds"].values()) if outcome.details else None,
     )
 
 

@@ -46,18 +46,23 @@ def test_a_column_of_autoattack_is_of_its_own_images():
     runs = made_runs({"clean": 80, "0.1": 20}, {"clean": 50, "0.1": 40}, seeds=1)
     for (one,) in runs.values():
         right = one["clean"].right[:10] * (np.arange(10) % 2)  # 5 of the first 10, all right clean
-        one["AutoAttack"] = Accuracy(right.mean(), None, None, right)
+        one["AutoAttack"] = Accuracy(right.mean(), None, None, right, seconds=12.0)
     found = {"accuracies": table1.describe(runs, ["0.1", "AutoAttack"])}
     adv = found["accuracies"]["adv"]["AutoAttack"]
     assert adv["robust_accuracy"]["by_seed"] == [50]
     assert adv["defense_success_rate"]["by_seed"] == [50]
     one = {"norm": "linf", "epsilon": 0.1, "version": "standard", "n": 10, "seed": 0}
+    one["beside_pgd"] = table1.beside_pgd(runs, "0.1")
     pgd = {"norm": "linf", "steps": 10, "restarts": 1}
     found |= {"attacks": {"0.1": pgd, "AutoAttack": one}, "AutoAttack": one, "images": 1000}
-    text, table, *_ = table1.tables("Net", found | {"pairs": [0], "dataset_title": "Digits"})
+    text, table, gap, *_ = table1.tables("Net", found | {"pairs": [0], "dataset_title": "Digits"})
     said = "AutoAttack, linf, ε = 0.1: version standard, the first 10 images alone, seed 0."
     assert text.text.endswith(f"Trained against ε = 0.1. {said}")
     assert table.header[5:] == ["AutoAttack, ε = 0.1, 10 images, robust", "defended"]
+    # PGD leaves all of the first 10 that are right.
+    assert gap.header[0] == "the same 10 images"
+    assert [gap.rows[1][column].values for column in (1, 2, 4)] == [[100], [50], [12]]
+    assert gap.rows[1][3].change["mean"] == 50
 
 
 def test_autoattack_is_asked_for_at_the_radius_of_training():
