@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.core.checks import check_that
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # of logits (k,) and the label
 TargetedLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # and of a target
 
@@ -43,11 +45,16 @@ def difference_of_logits_ratio(logits: jax.Array, label: jax.Array | int) -> jax
     Neither shifting nor scaling the logits changes it: an overconfident classifier is attacked as
     well as any other. Logits (k,) of at least three classes.
 
+    Raises:
+      ValueError: for fewer.
+
     Example:
       >>> import jax.numpy as jnp
       >>> float(difference_of_logits_ratio(jnp.array([5.0, 1.0, 3.0]), 0))
       -0.5
     """
+    rule = "be of at least 3 classes for the difference of logits ratio"
+    check_that(logits.shape[0] >= 3, "logits", rule, logits.shape[0])
     largest, _ = jax.lax.top_k(logits, 3)
     return margin(logits, label) / (largest[0] - largest[2] + _TINY)
 
@@ -59,11 +66,16 @@ def targeted_difference_of_logits_ratio(
 
     Logits (k,) of at least four classes.
 
+    Raises:
+      ValueError: for fewer.
+
     Example:
       >>> import jax.numpy as jnp
       >>> float(targeted_difference_of_logits_ratio(jnp.array([5.0, 1.0, 3.0, 1.0]), 0, 2))
       -0.5
     """
+    rule = "be of at least 4 classes for the targeted difference of logits ratio"
+    check_that(logits.shape[0] >= 4, "logits", rule, logits.shape[0])
     largest, _ = jax.lax.top_k(logits, 4)
     spread = largest[0] - 0.5 * (largest[2] + largest[3])
     return (logits[target] - logits[label]) / (spread + _TINY)
