@@ -152,6 +152,30 @@ def _attack(name: str, epsilon, ball, classes, steps, queries) -> tuple[Any, boo
     return RandomSquares(epsilon, queries, ball), False
 
 
+def _search(classifier, attack, searched, verdicts, name, *, sizes, sharding, title, every) -> None:
+    """One attack on what still stands: what it breaks, and its seconds, go into the verdicts."""
+    begun = time.perf_counter() - verdicts.seconds.get(name, 0.0)
+    waiting, resumed = verdicts.begin(sizes)
+    total = len(waiting) + (0 if resumed is None else int((resumed[0] >= 0).sum()))
+    progress = logs.Progress(title, total, every=every)
+    ended = 0
+    for status in many.run(
+        classifier, attack, searched, waiting, sizes=sizes, sharding=sharding, resumed=resumed
+    ):
+        for index, perturbed in status.ended.items():
+            if perturbed is not None:
+                verdicts.images[index], verdicts.broken_by[index] = perturbed, name
+        ended += len(status.ended)
+        progress.mark(ended + status.done)
+        if progress.due():
+            progress.show(ended, {"standing": (verdicts.broken_by == "").sum()})
+        if verdicts.due():
+            verdicts.seconds[name] = time.perf_counter() - begun
+            verdicts.write(status)
+    verdicts.seconds[name] = time.perf_counter() - begun
+    progress.close()
+
+
 def check_options(
     *,
     epsilon: Number,
@@ -328,39 +352,23 @@ def autoattack(
             continue
         attack, targeted = _attack(name, jnp.float32(epsilon), ball, classes, steps, queries)
         targets = nearest if targeted else np.zeros((len(images), 1), np.int32)
-        waiting, resumed = verdicts.begin(sizes)
-        total = len(waiting) + (0 if resumed is None else int((resumed[0] >= 0).sum()))
-        part = f"{title}  {name} ({number + 1} of {len(names)})"
-        progress = logs.Progress(part, total, every=every)
-        begun = time.perf_counter() - verdicts.seconds.get(name, 0.0)
-        ended = 0
-        for status in many.run(
+        _search(
             classifier,
             attack,
             many.Searched(images, labels, keys, targets),
-            waiting,
+            verdicts,
+            name,
             sizes=sizes,
             sharding=sharding,
-            resumed=resumed,
-        ):
-            for index, perturbed in status.ended.items():
-                if perturbed is not None:
-                    verdicts.images[index], verdicts.broken_by[index] = perturbed, name
-            ended += len(status.ended)
-            progress.mark(ended + status.done)
-            if progress.due():
-                progress.show(ended, {"standing": (verdicts.broken_by == "").sum()})
-            if verdicts.due():
-                verdicts.seconds[name] = time.perf_counter() - begun
-                verdicts.write(status)
-        progress.close()
+            title=f"{title}  {name} ({number + 1} of {len(names)})",
+            every=every,
+        )
         # What counts is what the classifier says of the image itself, outside of the attack.
         broken = np.flatnonzero(verdicts.broken_by == name)
         if broken.size:
             wrong = _wrong(look(verdicts.images[broken], labels[broken])[0], labels[broken])
             verdicts.broken_by[broken[~wrong]] = ""
             verdicts.images[broken[~wrong]] = images[broken[~wrong]]
-        verdicts.seconds[name] = time.perf_counter() - begun
         verdicts.part = number + 1
         verdicts.write()
 
