@@ -23,6 +23,7 @@ SHORTER = {
     '"imagenet_linf_4.pt", "resnet50"': f'"imagenet_linf_4.pt", "{STAND_IN}"',
     "epsilon=8 / 255)\nprint": "epsilon=8 / 255, attacks=('apgd-ce', 'fab-t'), steps=5)\nprint",
     "epsilon=4 / 255)\n": "epsilon=4 / 255, attacks=('apgd-ce',), steps=2)\n",
+    'norm="l2", batch_size=64)': 'norm="l2", batch_size=64, steps=2, targets=1)',
 }
 # What runs each command: as it stands, or with other settings or a stand-in for what it needs.
 # (Only that the place exists is checked here.)
@@ -128,6 +129,7 @@ def test_robustness_is_measured_as_its_page_says(own_project, quickly_compiled, 
     names = run_blocks(ROBUSTNESS)
     assert "16 images, AutoAttack custom, linf, ε = 0.0313725" in capsys.readouterr().out
     assert names["record"].attacks == ("apgd-ce",)
+    assert names["shares"].shape == (5,)
     configs.check(names["settings"])
 
 
