@@ -1,6 +1,7 @@
 """The driver against the attacks themselves, and against itself in other batches and orders."""
 
 import functools
+import inspect
 import signal
 import subprocess
 import sys
@@ -213,6 +214,9 @@ BAD = {
     "version": ({"epsilon": 0.1, "version": "plus"}, "version must be one of standard, got 'plus'"),
     "part": ({"epsilon": 0.1, "attacks": ("pgd",)}, "attacks must be one of apgd-ce, .*got 'pgd'"),
     "queries": ({"epsilon": 0.1, "queries": 0}, "queries must be a whole number of at least 1"),
+    "batch": ({"epsilon": 0.1, "batch_size": -1}, "batch_size must be a whole number of at least"),
+    "twice": ({"epsilon": 0.1, "attacks": ("square",) * 2}, "attacks must be a list of some of"),
+    "object": ({"epsilon": 8.0, "norm": attacks.norms.linf}, "epsilon must be at most 1 in linf"),
     "key": ({"epsilon": 0.1, "key": None}, "key must be given, got None"),
 }
 
@@ -228,7 +232,7 @@ def test_bad_options(case):
 def test_bad_images_and_logits():
     images, labels = pictures()
     options = {"key": KEY, "epsilon": 0.1}
-    with pytest.raises(ValueError, match=r"images must have shape \(n, height, width, channels\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(n, h, w, c\)"):
         attacks.autoattack(network(), images[0], labels[:1], **options)
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         attacks.autoattack(network(), 255 * images, labels, **options)
@@ -293,3 +297,46 @@ def test_killed_in_each_part_it_ends_with_the_same_verdicts(tmp_path):
     again, _ = start().communicate()
     assert again == whole
     assert not path.exists()
+
+
+@pytest.mark.parametrize("part", ensemble.STANDARD)
+def test_logits_of_half_precision_are_attacked_in_float32(part):
+    record = judged(lambda network, image: network(image).astype(jnp.bfloat16), attacks=(part,))
+    assert 0 < record.robust.sum() < 24
+
+
+def test_a_note_of_another_function_is_refused(tmp_path, monkeypatch):
+    """Of functions without weights: what they compute is in the program, or in what they answer."""
+    images, labels = pictures()
+    monkeypatch.setattr(verdicts, "_SAVE_EVERY", 0.0)
+    path = tmp_path / "state.npz"
+    options = {"key": KEY, "epsilon": 0.008, "state_file": path, "batch_size": 4, **QUICK}
+    first, second = (network(shape=SHAPE), as_classifier(lambda net, x: -net(x), network()))
+
+    def stop(self, status=None):
+        write(self, status)
+        raise KeyboardInterrupt
+
+    write = verdicts.Verdicts.write
+    monkeypatch.setattr(verdicts.Verdicts, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        attacks.autoattack(lambda image: first(image), images, labels, **options)
+    with pytest.raises(ValueError, match="must be of the same classifier"):
+        attacks.autoattack(lambda image: second(image), images, labels, **options)
+
+
+def test_it_is_a_driver():
+    images, labels = pictures()
+    attack = jax.jit(
+        lambda images: attacks.autoattack(network(), images, labels, key=KEY, epsilon=0.1)
+    )
+    with pytest.raises(TypeError, match="autoattack must be outside of jit and vmap"):
+        attack(images)
+
+
+def test_defaults_are_stated_once():
+    checked = inspect.signature(ensemble.check_options).parameters
+    taken = inspect.signature(attacks.autoattack).parameters
+    assert {name: one.default for name, one in checked.items()} == {
+        name: taken[name].default for name in checked
+    }

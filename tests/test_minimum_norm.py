@@ -343,3 +343,20 @@ def test_evaluation_calls_all_attacks_alike():
     assert all(count["n"] == 6 for count in counts["attacks"])
     assert counts["attacks"][1]["top1"] < counts["top1"]
     assert attacks.complete_options("carlini_wagner", {})["norm"] == "l2"
+
+
+def test_carlini_and_wagner_leave_black_and_white():
+    """Where every pixel is at the end of the box the descent begins on the flat of the tangent."""
+    weights = np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
+    classifier = as_classifier(lambda w, image: image.reshape(-1) @ w, weights)
+    images = (np.random.default_rng(1).random((4, 4, 4, 3)) > 0.5).astype(np.float32)
+    labels = np.asarray(classifier(images)).argmax(-1)
+    found, nearest = (
+        np.asarray(
+            attacks.distances(
+                classifier, images, attack(classifier, images, labels), labels, norm="l2"
+            )
+        )
+        for attack in (attacks.carlini_wagner, functools.partial(attacks.fab, norm="l2"))
+    )
+    assert np.all(found <= 1.1 * nearest)

@@ -69,3 +69,16 @@ def test_what_is_said_of_a_training_does_not_change(data_dir, tmp_path):
     for one in run.resolve(config, tmp_path):
         assert list(one.evaluation.attacks) == [*KNOWN, *OWN]
         assert list(one.description["config"]["evaluation"]["attacks"]) == list(KNOWN)
+
+
+def test_a_norm_of_ones_own_adds_nothing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_attack.py").write_text(
+        "from jaxrobust.core.batching import per_image\n"
+        "@per_image(static=('norm',))\n"
+        "def attack(classifier, images, labels, *, epsilon, norm, batch_size=None):\n"
+        "    return images\n"
+    )
+    settings = configs.default()
+    settings.attack = {"name": "own_attack:attack", "epsilon": 5, "norm": "l0"}
+    assert list(evaluation_attacks(settings, [settings])) == ["pgd_0_005", "pgd_0_01"]

@@ -2,7 +2,8 @@
 
 Every attack is `attack(classifier, images, labels, *, options)` and returns images. It is written
 for one image and takes one or many (`jaxrobust.core.batching`); radii and steps are in pixel units,
-whatever normalisation the classifier does inside.
+whatever normalisation the classifier does inside. Files bear the attacks' long names: `fab` here is
+the function, and `fast_boundary` its file.
 """
 
 from collections.abc import Mapping

@@ -94,7 +94,7 @@ class AutoPGD:
 
     def step(self, classifier, image, label, target, walk):
         def value(point):
-            logits = classifier(point)
+            logits = losses.logits_of(classifier, point)
             aim = (label, target) if self.targeted else (label,)
             return self.loss(logits, *aim).astype(jnp.float32), logits
 
@@ -147,7 +147,8 @@ class AutoPGD:
         return self.steps + 1  # the network is called where it starts as well
 
 
-def _check(*, norm, restarts, targets, loss, **ball):
+def _check(*, key, norm, restarts, targets, loss, **ball):
+    check_that(key is not None, "key", "be given, as the start is drawn at random", key)
     check_ball(norm=norm, **ball)
     rule = "be linf or l2 for apgd"
     check_that(norms.get(norm).name in ("linf", "l2"), "norm", rule, repr(norm))
@@ -214,12 +215,12 @@ def apgd(
       >>> apgd(classifier, image, 0, key=jax.random.key(0), epsilon=0.125, steps=5).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    # Those of one image, below the decorator.
+    # Of one image, below the decorator; the signature, which users see, allows more types.
     image, label = jnp.asarray(images), jnp.asarray(labels)
     value: Loss | TargetedLoss = losses.get(loss)
     aims = jnp.zeros(restarts, jnp.int32)
     if targets is not None:
-        logits = classifier(image)
+        logits = losses.logits_of(classifier, image)
         count = min(targets, logits.shape[0] - 1)
         aims = jnp.tile(search.runner_up_classes(logits, label, count), restarts)
         value = losses.targeted_difference_of_logits_ratio

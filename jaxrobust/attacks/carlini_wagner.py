@@ -88,8 +88,9 @@ def carlini_wagner(
       binary_search_steps: how many constants are tried, at least 1.
       initial_constant: the first, at least 0.
       confidence: by how much another logit has to exceed the label's, at least 0.
-      abort_early: whether a descent ends when its lowest loss no longer falls, looked at ten times.
-        Each image has its own end, whatever else is in the batch.
+      abort_early: whether a descent ends when its lowest loss no longer falls, looked at ten times,
+        the first time when pixels have had the steps to leave black and white. Each image has its
+        own end, whatever else is in the batch.
       batch_size: images at once on each device; None: all.
 
     Returns:
@@ -108,7 +109,7 @@ def carlini_wagner(
       [0.4, 0.4, 0.4]
     """
     del key
-    # Those of one image, below the decorator.
+    # Of one image, below the decorator; the signature, which users see, allows more types.
     image, label = jnp.asarray(images), jnp.asarray(labels)
     optimizer = optax.adam(learning_rate)
     gap_between_checks = -(-steps // _CHECKS)
@@ -120,17 +121,20 @@ def carlini_wagner(
 
     origin = jnp.arctanh(_INSIDE * (2.0 * image - 1.0))
     original = to_image(origin)
+    # Adam moves w by at most the learning rate a step: from black and white, where the tangent is
+    # flat, it takes so many until anything is seen of it.
+    patience = jnp.mean(jnp.abs(origin)) / jnp.maximum(learning_rate, 1e-12)
 
     def candidate(point, logits):
         found = losses.misclassified(logits.at[label].add(confidence), label)
         distance = norms.l2.measure(point - image).astype(jnp.float32)
         return search.Candidate(point, found, jnp.where(found, -distance, -jnp.inf))
 
-    unmoved = candidate(image, classifier(image))
+    unmoved = candidate(image, losses.logits_of(classifier, image))
 
     def objective(place, constant):
         point = to_image(place)
-        logits = classifier(point)
+        logits = losses.logits_of(classifier, point)
         short = jnp.maximum(confidence - losses.margin(logits, label), 0.0)
         return jnp.sum(jnp.square(point - original)) + constant * short, (point, logits)
 
@@ -142,6 +146,7 @@ def carlini_wagner(
             here = candidate(*seen)
             lowest = jnp.minimum(loss, at.lowest)
             checked = abort_early & (at.taken % gap_between_checks == 0)
+            stalled = checked & (at.taken >= patience) & ~(lowest <= _PROGRESS * at.lowest_then)
             return _Descent(
                 place=at.place + updates,
                 adam=adam,
@@ -149,7 +154,7 @@ def carlini_wagner(
                 found=at.found | here.found,
                 lowest=lowest,
                 lowest_then=jnp.where(checked, lowest, at.lowest_then),
-                stalled=checked & ~(lowest <= _PROGRESS * at.lowest_then),
+                stalled=stalled,
                 taken=at.taken + 1,
             )
 

@@ -79,18 +79,18 @@ def deepfool(
       [0.39, 0.39, 0.39]
     """
     del key
-    # Those of one image, below the decorator.
+    # Of one image, below the decorator; the signature, which users see, allows more types.
     image, label = jnp.asarray(images), jnp.asarray(labels)
     ball = norms.get(norm)
     dual = norms.l1 if ball.name == "linf" else norms.l2
-    logits = classifier(image)
+    logits = losses.logits_of(classifier, image)
     count = logits.shape[0]
     others = search.runner_up_classes(logits, label, min(candidates, count - 1))
     differences = jax.nn.one_hot(others, count, dtype=logits.dtype)
     differences -= jax.nn.one_hot(label, count, dtype=logits.dtype)
 
     def step(walk):
-        logits, pull_back = jax.vjp(classifier, walk.point)
+        logits, pull_back = jax.vjp(lambda point: losses.logits_of(classifier, point), walk.point)
         normals = jnp.nan_to_num(jax.vmap(lambda difference: pull_back(difference)[0])(differences))
         ways = jnp.abs(logits[label] - logits[others])
         ways /= jnp.maximum(jax.vmap(dual.measure)(normals), _TINY)

@@ -35,6 +35,7 @@ from jaxrobust.core.checks import (
     check_key,
     check_labels,
     check_that,
+    is_concrete,
     num_classes,
 )
 from jaxrobust.core.digests import digest
@@ -90,7 +91,7 @@ def _look(classifier, images, labels):
 
     def single(image, label):
         def value(image):
-            logits = classifier(image)
+            logits = losses.logits_of(classifier, image)
             return losses.cross_entropy(logits, label), logits
 
         (_, logits), gradient = jax.value_and_grad(value, has_aux=True)(image)
@@ -185,7 +186,9 @@ def check_options(
     steps: int = _STEPS,
     queries: int = _QUERIES,
 ) -> None:
-    """Raise unless the options of `autoattack`, with its defaults, are in their ranges.
+    """Raise unless the options of `autoattack` are in their ranges.
+
+    Its signature is what configs may name, and their defaults: those of `autoattack`.
 
     Raises:
       TypeError, ValueError: for a value out of its range.
@@ -197,8 +200,8 @@ def check_options(
     check_choice("version", version, ("standard",))
     check_count("queries", queries)
     if attacks is not None:
-        several = not isinstance(attacks, str) and len(attacks) > 0
-        check_that(several, "attacks", f"be some of {', '.join(_NAMES)}", repr(attacks))
+        several = isinstance(attacks, list | tuple) and 0 < len(attacks) == len(set(attacks))
+        check_that(several, "attacks", f"be a list of some of {', '.join(_NAMES)}", repr(attacks))
         for name in attacks:
             check_choice("attacks", name, _NAMES)
 
@@ -249,8 +252,8 @@ def autoattack(
     norm: str | norms.Norm = "linf",
     version: str = "standard",
     attacks: Sequence[str] | None = None,
-    steps: int = 100,
-    queries: int = 5000,
+    steps: int = _STEPS,
+    queries: int = _QUERIES,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     state_file: str | Path | None = None,
@@ -314,9 +317,12 @@ def autoattack(
     names = STANDARD if attacks is None else tuple(attacks)
     standard = names == STANDARD and (steps, queries) == (_STEPS, _QUERIES)
     ball, classifier = norms.get(norm), as_pytree(classifier)
-    images = np.asarray(images, np.float32)
-    check_that(images.ndim == 4, "images", "have shape (n, height, width, channels)", images.shape)
-    check_images(images)
+    rule = "be outside of jit and vmap, as it is a driver"
+    check_that(is_concrete((images, labels, key)), "autoattack", rule, "traced arrays", TypeError)
+    check_that(np.ndim(images) == 4, "images", "have shape (n, h, w, c)", np.shape(images))
+    images = np.asarray(check_images(images), np.float32)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     classes = num_classes(classifier, images.shape[1:])
     check_that(classes > 1, "classifier", "have at least two classes", classes)
     labels = np.asarray(check_labels(labels, len(images), classes))
@@ -340,8 +346,11 @@ def autoattack(
     said += doubts.of_clean_images(logits, again, zero, standing)
     # The label is the first of those that stand.
     nearest = np.argsort(-logits, axis=1, kind="stable")[:, 1 : 1 + _TARGETS].astype(np.int32)
-    options = [names, float(epsilon), ball.name, steps, queries]
-    settings = digest(options, images, labels, keys, *jax.tree.leaves(classifier))
+    # Of a classifier that is a mere function, all is in the program and in what it answers.
+    told = [_look.lower(classifier, images[:1], labels[:1]).as_text(), jax.__version__]
+    options = [names, float(epsilon), ball.name, steps, queries, *told]
+    leaves = jax.tree.leaves(classifier)
+    settings = digest(options, images, labels, keys, nearest, standing, *leaves)
     broken_by = np.where(standing, "", "clean").astype("<U8")
     path = None if state_file is None else Path(state_file)
     verdicts = Verdicts(path, settings, images, broken_by)

@@ -88,7 +88,7 @@ class FastBoundary:
 
     def step(self, classifier, image, label, target, walk):
         def lead(point):
-            return losses.targeted_margin(classifier(point), label, target)
+            return losses.targeted_margin(losses.logits_of(classifier, point), label, target)
 
         point = walk.point
         ahead, gradient = jax.value_and_grad(lead)(point)
@@ -102,7 +102,7 @@ class FastBoundary:
             image + _OVERSHOOT * step_from_image
         )
         onward = jnp.clip(onward, 0.0, 1.0)
-        crossed = losses.misclassified(classifier(onward), label)
+        crossed = losses.misclassified(losses.logits_of(classifier, onward), label)
         distance = self.norm.measure(onward - image)
         candidate = search.Candidate(
             onward,
@@ -164,9 +164,9 @@ def fab(
       [0.4, 0.4, 0.4]
     """
     del key
-    # Those of one image, below the decorator.
+    # Of one image, below the decorator; the signature, which users see, allows more types.
     image, label = jnp.asarray(images), jnp.asarray(labels)
-    logits = classifier(image)
+    logits = losses.logits_of(classifier, image)
     aims = search.runner_up_classes(logits, label, min(targets, logits.shape[0] - 1))
     boundary = FastBoundary(jnp.inf if epsilon is None else epsilon, steps, norms.get(norm))
     best = search.run(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.core.checks import check_that
+from jaxrobust.core.types import AnyClassifier
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # of logits (k,) and the label
 TargetedLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # and of a target
@@ -99,6 +100,15 @@ def misclassified(logits: jax.Array, label: jax.Array | int) -> jax.Array:
     return (jnp.argmax(logits) != label) | ~jnp.all(jnp.isfinite(logits))
 
 
+def logits_of(classifier: AnyClassifier, image: jax.Array) -> jax.Array:
+    """The logits (k,) of an image (h, w, c), in float32 at least.
+
+    In bfloat16, as accelerators compute, the losses of neighbouring images are equal.
+    """
+    logits = classifier(image)
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
 def others(logits: jax.Array, label: jax.Array | int) -> jax.Array:
     """The logits (k,), with -inf in the label's place."""
     return jnp.where(jnp.arange(logits.shape[0]) == label, -jnp.inf, logits)
@@ -119,6 +129,6 @@ def get(loss: str | Loss) -> Loss:
     """
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if loss not in tuple(LOSSES):
         raise ValueError(f"loss must be a function or one of {', '.join(LOSSES)}, got {loss!r}.")
     return LOSSES[loss]

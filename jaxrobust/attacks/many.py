@@ -168,6 +168,7 @@ def run(
         if renewing or is_new.any():
             new = jax.device_put(Searched(*(leaf[index] for leaf in searched)), sharding)
             places = _renew(attack, places, new, jax.device_put(is_new, sharding))
+        # The device works until an eighth of the places are idle, or about two seconds.
         occupied = int((index != _EMPTY).sum())
         enough = max(1, occupied - max(1, int(_IDLE * len(index))) + 1)
         begun = time.perf_counter()

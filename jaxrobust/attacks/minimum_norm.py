@@ -84,8 +84,8 @@ def distances(
     """
     moved = norms.get(norm).measure(jnp.asarray(adversarial) - jnp.asarray(images))
     label = jnp.asarray(labels)
-    found = losses.misclassified(classifier(jnp.asarray(adversarial)), label)
-    wrong = losses.misclassified(classifier(jnp.asarray(images)), label)
+    found = losses.misclassified(losses.logits_of(classifier, jnp.asarray(adversarial)), label)
+    wrong = losses.misclassified(losses.logits_of(classifier, jnp.asarray(images)), label)
     return jnp.where(wrong, 0.0, jnp.where(found, moved, jnp.inf))
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks import norms
+from jaxrobust.attacks import losses, norms
 from jaxrobust.attacks.losses import Loss
 from jaxrobust.attacks.projected_gradient import check_ascent, objective_of_logits, start_in_ball
 from jaxrobust.core.batching import per_image
@@ -67,12 +67,12 @@ def momentum(
       >>> momentum(classifier, jnp.full((1, 1, 3), 0.5), 0, epsilon=0.125, steps=2).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    # Those of one image, below the decorator.
+    # Of one image, below the decorator; the signature, which users see, allows more types.
     image, label = jnp.asarray(images), jnp.asarray(labels)
     ball = norms.get(norm)
     length = epsilon / steps if step_size is None else step_size
     objective = objective_of_logits(loss, label, targeted)
-    gradient_of = jax.grad(lambda image: objective(classifier(image)))
+    gradient_of = jax.grad(lambda image: objective(losses.logits_of(classifier, image)))
     lower, upper = -image, 1.0 - image
 
     def step(_, state):

@@ -166,7 +166,7 @@ linf = Norm("linf", _linf_measure, _linf_project, _linf_sample, _linf_steepest)
 l2 = Norm("l2", _l2_measure, _l2_project, _l2_sample, _l2_steepest)
 l1 = Norm("l1", _l1_measure, _l1_project, _l1_sample, _l1_steepest)
 
-_NORMS = {norm.name: norm for norm in (linf, l2, l1)}
+NORMS = {norm.name: norm for norm in (linf, l2, l1)}
 
 
 def get(name: str | Norm) -> Norm:
@@ -182,5 +182,5 @@ def get(name: str | Norm) -> Norm:
     """
     if isinstance(name, Norm):
         return name
-    check_choice("norm", name, _NORMS)
-    return _NORMS[name]
+    check_choice("norm", name, NORMS)
+    return NORMS[name]

@@ -26,9 +26,9 @@ def check_ball(
     Raises:
       TypeError, ValueError: for a value out of its range; traced ones pass.
     """
-    norms.get(norm)
+    ball = norms.get(norm)
     check_number("epsilon", epsilon)
-    if norm == "linf" and is_concrete(epsilon) and epsilon > 1:
+    if ball.name == "linf" and is_concrete(epsilon) and epsilon > 1:
         raise ValueError(
             f"epsilon must be at most 1 in linf, as pixels are in [0, 1], got {float(epsilon):g}: "
             "divide levels by 255."
@@ -138,7 +138,7 @@ def _perturbed(classifier, image, objective, *, key, restart=0, norm, epsilon, s
     if key is not None:
         start = start_in_ball(image, key=jax.random.fold_in(key, restart), **ball)
     return ascend(
-        lambda image: objective(classifier(image)),
+        lambda image: objective(losses.logits_of(classifier, image)),
         image,
         start=start,
         step_size=step_size,
@@ -226,7 +226,7 @@ def pgd(
         return adversarial
 
     def scored(image):
-        logits = classifier(image)
+        logits = losses.logits_of(classifier, image)
         return image, (jnp.argmax(logits) == label) == targeted, objective(logits)
 
     def again(restart, best):

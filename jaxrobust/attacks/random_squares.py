@@ -63,7 +63,7 @@ class _Walk(NamedTuple):
     point: jax.Array  # where the network is called next
     best: jax.Array
     margin: jax.Array  # of the best
-    key: jax.Array  # of the attempt, its data: an array like the others
+    key: jax.Array  # of the attempt, the data of a threefry key: an array like the others
     taken: jax.Array  # calls of the network
 
 
@@ -91,11 +91,11 @@ class RandomSquares:
         else:
             point = _to_sphere(image, pyramids.tiles(first, image.shape), self.epsilon)
         margin = jnp.full((), -jnp.inf, jnp.float32)
-        return _Walk(point, point, margin, jax.random.key_data(key), jnp.zeros((), jnp.int32))
+        return _Walk(point, point, margin, jax.random.bits(key, (2,)), jnp.zeros((), jnp.int32))
 
     def step(self, classifier, image, label, target, walk):
         del target
-        logits = classifier(walk.point)
+        logits = losses.logits_of(classifier, walk.point)
         margin = losses.margin(logits, label).astype(jnp.float32)
         found = losses.misclassified(logits, label)
         # Between equal logits a tie decides: such a point is taken though the margin stays at 0.
@@ -108,9 +108,8 @@ class RandomSquares:
         taken = walk.taken + 1
         propose = self.paint if self.norm.name == "linf" else self.move
         stage = jnp.sum(walk.taken > _HALVED_AFTER)
-        point = propose(
-            image, best, stage, jax.random.fold_in(jax.random.wrap_key_data(walk.key), taken)
-        )
+        key = jax.random.wrap_key_data(walk.key, impl="threefry2x32")
+        point = propose(image, best, stage, jax.random.fold_in(key, taken))
         candidate = search.Candidate(walk.point, found, margin)
         return _Walk(point, best, margin_of_best, walk.key, taken), candidate
 
@@ -216,7 +215,7 @@ def square(
       >>> square(classifier, image, 0, key=jax.random.key(0), epsilon=0.125, queries=50).tolist()
       [[[0.375, 0.375, 0.375]]]
     """
-    # Those of one image, below the decorator.
+    # Of one image, below the decorator; the signature, which users see, allows more types.
     image, label = jnp.asarray(images), jnp.asarray(labels)
     squares = RandomSquares(epsilon, queries, norms.get(norm))
     aims = jnp.zeros(restarts, jnp.int32)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import losses
+from jaxrobust.core.checks import check_that
 from jaxrobust.core.types import AnyClassifier
 
 Walk = Any  # a pytree of arrays, of the same shapes before and after a step
@@ -114,6 +115,7 @@ def runner_up_classes(logits: jax.Array, label: jax.Array, count: int) -> jax.Ar
       >>> runner_up_classes(jnp.array([3.0, 5.0, 1.0, 4.0]), 1, 2).tolist()
       [3, 0]
     """
+    check_that(logits.shape[0] > 1, "classifier", "have at least two classes", logits.shape[0])
     return jax.lax.top_k(losses.others(logits, label), count)[1]
 
 

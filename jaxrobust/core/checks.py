@@ -63,6 +63,7 @@ def check_number(name: str, value: Any, least: float = 0.0) -> None:
     if not is_concrete(value):
         return
     try:
+        check_that(not isinstance(value, str), name, "be a number", repr(value))
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}.") from None
@@ -99,6 +100,8 @@ def num_classes(classifier: Callable, image_shape: tuple[int, ...], dtype: Any =
             f"classifier must map one image of shape {tuple(image_shape)} to logits of shape "
             f"(classes,), got {jax.tree.map(lambda leaf: leaf.shape, logits)}."
         )
+    floating = jnp.issubdtype(logits.dtype, jnp.floating)
+    check_that(floating, "classifier", "give floating-point logits", logits.dtype, TypeError)
     return logits.shape[0]
 
 

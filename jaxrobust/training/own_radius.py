@@ -44,12 +44,12 @@ def evaluation_attacks(config: ConfigDict, runs: Iterable[ConfigDict]) -> dict[s
 
 
 def _ball(attack: Any) -> tuple[str, float] | None:
-    """Norm and radius of an attack; None of one that has no radius."""
+    """Norm and radius of an attack; None where it has none, or a norm of its user's own."""
     if attack is None:
         return None
     complete = attack_options.complete_options(dict(attack))
-    epsilon = complete.get("epsilon")
-    return (norms.get(complete.get("norm", "linf")).name, float(epsilon)) if epsilon else None
+    norm, epsilon = str(complete.get("norm")), complete.get("epsilon")
+    return (norm, float(epsilon)) if norm in norms.NORMS and epsilon else None
 
 
 def _same(one: tuple[str, float], other: tuple[str, float] | None) -> bool:
