@@ -359,4 +359,5 @@ def test_carlini_and_wagner_leave_black_and_white():
         )
         for attack in (attacks.carlini_wagner, functools.partial(attacks.fab, norm="l2"))
     )
-    assert np.all(found <= 1.1 * nearest)
+    # It goes to the class that leads on the way; FAB tries each.
+    assert np.all(found <= 1.3 * nearest)
