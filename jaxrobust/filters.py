@@ -5,7 +5,7 @@ takes one or many (`jaxrobust.core.batching`); borders and kernels are those of 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,9 @@ from jaxrobust.core.types import Images, Method, Number, Pixels
 
 # Below this many pixels a Gaussian is 1 at its centre and 0 elsewhere, in float64 as well.
 _SMALLEST_SIGMA = 0.01
+
+# A sorting network for a kernel above this takes long to compile: 15 many seconds, 17 minutes.
+_LARGEST_NETWORK = 11
 
 
 def _check_kernel_size(kernel_size: Any) -> None:
@@ -179,16 +182,51 @@ def _median(columns: Sequence[Sequence[jax.Array]]) -> jax.Array:
     return functools.reduce(jnp.minimum, bounds)
 
 
-def _columns(rows: jax.Array, kernel_size: int, channels: int) -> list[list[jax.Array]]:
+def _padded_square(rows: jax.Array, kernel_size: int, channels: int) -> jax.Array:
+    return _padded(
+        _padded(rows, 1, channels, kernel_size // 2, "edge"), 0, 1, kernel_size // 2, "edge"
+    )
+
+
+def _columns(padded: jax.Array, kernel_size: int, channels: int) -> list[list[jax.Array]]:
     """For each column of the window and each row in it, the pixels of all windows there."""
-    padded = _padded(rows, 1, channels, kernel_size // 2, "edge")
-    padded = _padded(padded, 0, 1, kernel_size // 2, "edge")
     columns = _shifts(padded, 1, channels, kernel_size)
     return [_shifts(column, 0, 1, kernel_size) for column in columns]
 
 
+def _over_window(kernel_size: int, channels: int, step: Callable, initial: Any) -> Any:
+    """`step(start, carry)` for each place in the window, as a loop: nothing to compile for each."""
+
+    def at(place, carry):
+        return step((place // kernel_size, place % kernel_size * channels), carry)
+
+    return lax.fori_loop(0, kernel_size**2, at, initial)
+
+
+def _median_by_counting(rows: jax.Array, kernel_size: int, channels: int) -> jax.Array:
+    """Of integers, bit by bit: the largest number below which no more than half a window lies."""
+    padded = _padded_square(rows, kernel_size, channels)
+    bits = jnp.iinfo(rows.dtype).bits
+
+    def refine(i, found):
+        candidate = found ^ lax.shift_left(
+            jnp.ones((), rows.dtype), (bits - 1 - i).astype(rows.dtype)
+        )
+
+        def count(start, below):
+            return below + (lax.dynamic_slice(padded, start, rows.shape) < candidate)
+
+        below = _over_window(kernel_size, channels, count, jnp.zeros_like(rows))
+        return jnp.where(below <= kernel_size**2 // 2, candidate, found)
+
+    return lax.fori_loop(0, bits, refine, jnp.full_like(rows, jnp.iinfo(rows.dtype).min))
+
+
 def _median_once(rows: jax.Array, kernel_size: int, channels: int) -> jax.Array:
-    return _median([_sort(column) for column in _columns(rows, kernel_size, channels)])
+    if kernel_size > _LARGEST_NETWORK:
+        return _median_by_counting(rows, kernel_size, channels)
+    padded = _padded_square(rows, kernel_size, channels)
+    return _median([_sort(column) for column in _columns(padded, kernel_size, channels)])
 
 
 def _ordered(bits: jax.Array) -> jax.Array:
@@ -219,13 +257,27 @@ def _median_times_backward(kernel_size, residuals, gradient):
         # Computed again each time: how many there are is not known when the program is compiled.
         before = _median_times(kernel_size, image, times - 1 - i)
         after = _rows(_median_times(kernel_size, before, 1))
-        columns, spread = jax.vjp(
-            lambda rows: _columns(rows, kernel_size, image.shape[-1]), _rows(before)
+        channels = image.shape[-1]
+        padded, fold = jax.vjp(
+            lambda rows: _padded_square(rows, kernel_size, channels), _rows(before)
         )
+
+        def hits(start):
+            return lax.dynamic_slice(padded, start, after.shape) == after
+
         # The pixels of a window that equal its median share the gradient.
-        chosen = jax.tree.map(lambda pixels: (pixels == after).astype(image.dtype), columns)
-        share = gradient / jnp.maximum(jax.tree.reduce(jnp.add, chosen), 1)
-        return spread(jax.tree.map(lambda hit: hit * share, chosen))[0]
+        def count(start, total):
+            return total + hits(start)
+
+        def spread(start, gathered):
+            here = lax.dynamic_slice(gathered, start, after.shape)
+            return lax.dynamic_update_slice(
+                gathered, here + jnp.where(hits(start), share, 0), start
+            )
+
+        total = _over_window(kernel_size, channels, count, jnp.zeros_like(after))
+        share = gradient / jnp.maximum(total, 1)
+        return fold(_over_window(kernel_size, channels, spread, jnp.zeros_like(padded)))[0]
 
     gradient = lax.fori_loop(0, times, back, _rows(gradient)).reshape(image.shape)
     return gradient, np.zeros(np.shape(times), jax.dtypes.float0)
@@ -250,8 +302,8 @@ def median_filter(
 
     Args:
       images: (h, w, c) or (n, h, w, c) floats in [0, 1], of any size.
-      kernel_size: pixels along each side of the square, odd. The work grows with its square and
-        more; 3, 5 and 7 are fast, two digits take long to compile.
+      kernel_size: pixels along each side of the square, odd. The work grows with its square; from
+        13 on it is done in loops, which compile at once and take ten times as long.
       times: how many times the filter is applied, at least 0. Traced: a sweep compiles once.
 
     Returns:

@@ -1,4 +1,7 @@
 import io
+import struct
+import tracemalloc
+import zlib
 
 import cv2
 import numpy as np
@@ -146,6 +149,66 @@ def test_damaged_pictures_are_named(damaged):
         decode.decode(damaged, name="dogs/rex.jpg")
     with pytest.raises(ValueError, match=r"dogs/rex.jpg"):
         decode.random_resized_crop(damaged, 8, np.random.default_rng(0), name="dogs/rex.jpg")
+
+
+def png_of_equal_pixels(height, width):
+    """With one bit a pixel: next to nothing as a file."""
+
+    def chunk(kind, content):
+        length, checksum = len(content), zlib.crc32(kind + content)
+        return struct.pack(">I", length) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    content = zlib.compress(bytes(-(-width // 8) + 1) * height, 9)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", content), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded():
+    encoded = png_of_equal_pixels(9_500, 9_500)
+    assert len(encoded) < 20_000
+    tracemalloc.start()
+    message = r"^dogs/rex.png must have at most 89,478,485 pixels, got 9500 x 9500\.$"
+    with pytest.raises(ValueError, match=message):
+        decode.decode(encoded, name="dogs/rex.png")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert decode.decode(png_of_equal_pixels(95, 95)).shape == (95, 95, 3)
+
+
+KINDS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [*((kind, "RGB") for kind in KINDS), ("JPEG", "CMYK"), ("TIFF", "CMYK")]
+)
+def test_no_format_has_too_many_pixels(monkeypatch, kind, mode):
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).convert(mode).save(buffer, kind)
+    encoded = buffer.getvalue()
+    monkeypatch.setattr(decode, "MAX_PIXELS", 90 * 120)
+    assert decode.decode(encoded).shape == (90, 120, 3)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 90 * 120 - 1)
+    with pytest.raises(ValueError, match="rex must have at most 10,799 pixels, got 90 x 120"):
+        decode.decode(encoded, name="rex")
+
+
+def test_a_jpeg_of_many_scans_is_refused():
+    encoded = encode(np.full((4000, 4000), 7, np.uint8), "JPEG", progressive=True)
+    scan = encoded[encoded.rindex(b"\xff\xda") : -2]
+    assert decode.decode(encoded).shape == (4000, 4000, 3)
+    assert len(scan) < 50
+    with pytest.raises(ValueError, match=r"rex must have at most 89 scans of its 4000 x 4000 pix"):
+        decode.decode(encoded[:-2] + scan * 300 + encoded[-2:], name="rex")
+
+
+def test_other_formats_are_refused():
+    encoded = encode(picture(), "PPM")
+    with pytest.raises(ValueError, match=r"Cannot decode rex: expected a picture \(BMP, GIF, JPEG"):
+        decode.decode(encoded, name="rex")
+    short = b"\x89PNG\r\n\x1a\nIEND\xaeB`\x82"
+    with pytest.raises(ValueError, match="Cannot decode rex: "):
+        decode.decode(short, name="rex")
 
 
 def test_arrays_pass_and_wrong_ones_are_refused():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxrobust.data import image_folder, pipeline
 from jaxrobust.data.dataset_config import DatasetConfig
+from tests.test_data_decode import png_of_equal_pixels
 
 
 def mesh(devices=1):
@@ -86,6 +87,12 @@ def test_corrupt_pictures_are_skipped_named_and_counted(folder, caplog):
         assert sum(int(batch["mask"].sum()) for batch in batches) == 5
     with pipeline.train_batches(options, batch_size=13, seed=0, mesh=mesh()) as batches:
         assert sorted(np.asarray(next(batches)["index"])) == list(range(13))
+
+
+def test_a_picture_of_too_many_pixels_is_corrupt(folder, caplog):
+    (folder / "train" / "dog" / "1.png").write_bytes(png_of_equal_pixels(9_500, 9_500))
+    assert pipeline.describe(config(folder, corrupt_images="skip")).train_examples == 13
+    assert "dog/1.png must have at most 89,478,485 pixels, got 9500 x 9500" in caplog.text
 
 
 def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(folder, caplog):

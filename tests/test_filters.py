@@ -1,5 +1,7 @@
 """The filters: against OpenCV and NumPy on random pictures and on photographs."""
 
+import time
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -80,7 +82,7 @@ def test_photographs_are_filtered_as_by_opencv(name):
         assert_same_bits(result, opencv_median(photograph, 5, times))
 
 
-@pytest.mark.parametrize("kernel_size", [1, 7, 9])
+@pytest.mark.parametrize("kernel_size", [1, 7, 9, 13, 21])
 def test_medians_of_other_kernels_are_those_of_numpy(kernel_size):
     picture, radius = pictures(12, 17, 3), kernel_size // 2
     padded = np.pad(picture, ((radius, radius), (radius, radius), (0, 0)), mode="edge")
@@ -226,6 +228,18 @@ def test_median_gradient_goes_to_the_medians(batch_size):
                     opencv_median(image, 5, level).reshape(image.shape), 5, gradient
                 )
             np.testing.assert_allclose(found, gradient, atol=1e-5)
+
+
+def test_median_gradient_of_a_large_kernel():
+    """In a few seconds of compilation, where one for each place of the window took minutes."""
+    picture = np.round(pictures(8, 9, 2), 1)
+    weights = pictures(8, 9, 2, seed=1)
+    started = time.process_time()
+    gradient = jax.grad(lambda x: (weights * filters.median_filter(x, kernel_size=17)).sum())(
+        picture
+    )
+    assert time.process_time() - started < 20
+    np.testing.assert_allclose(gradient, numpy_median_gradient(picture, 17, weights), atol=1e-5)
 
 
 def test_gradients_of_the_others_are_finite_differences():

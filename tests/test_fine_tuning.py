@@ -252,7 +252,7 @@ def test_wrong_backbones_are_refused_before_training(
             "pretrained.frozen must be True or False, got 'yes'",
         ),
         (lambda c: c.dataset.update(image_size=32), "image_size must be 16, .* trained at, got 32"),
-        (lambda c: c.evaluation.update(every_epochs=0.0), "every_epochs must be a number above 0"),
+        (lambda c: c.evaluation.update(every_epochs=0.0), "be a finite number above 0, got 0.0"),
     ],
 )
 def test_settings_that_contradict_each_other(change, message, pretrained, data_dir, tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import struct
 import warnings
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from jaxrobust.core.checks import check_that
 
@@ -19,15 +22,23 @@ VERSION = 1
 PADDING = 4
 """Pixels that "crop" and "crop_flip" pad on every side."""
 
+MAX_PIXELS = 2**28 // 3
+"""Of a picture: a quarter of a GiB of three bytes each, from which on PIL warns (89 million)."""
+
+# What decoding a JPEG costs goes with its pixels and its scans; a usual progressive one has 10.
+_MAX_SCANNED = 16 * MAX_PIXELS
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_SCAN = b"\xff\xda"
 
 
 def decode(
     encoded: bytes | np.ndarray, *, name: str = "image", reduction: int = 1, channels: int = 3
 ) -> np.ndarray:
-    """Decode a picture of any common format to red, green and blue, or to grey.
+    """Decode a picture (BMP, GIF, JPEG, PNG, TIFF, WebP) to red, green and blue, or to grey.
 
     Of three channels, grey pictures have three equal ones. Transparency is dropped, CMYK, palettes
     and 16 bit are converted. EXIF orientations are ignored, as they are by the usual ImageNet
@@ -46,7 +57,8 @@ def decode(
       uint8 (height, width, channels).
 
     Raises:
-      ValueError: when the picture cannot be decoded, or to that many channels.
+      ValueError: when the picture cannot be decoded, or to that many channels, or has more than
+        `MAX_PIXELS` pixels, which is looked up before it is decoded.
 
     Example:
       >>> import cv2, numpy as np
@@ -64,17 +76,19 @@ def _decode(encoded: bytes | np.ndarray, name: str, reduction: int) -> np.ndarra
     if isinstance(encoded, np.ndarray):
         return _check_array(encoded, name)
     if encoded.startswith(_JPEG):
-        try:
-            if reduction == 1:
-                return simplejpeg.decode_jpeg(encoded, "RGB")
-            height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
-            smallest = -(-height // reduction), -(-width // reduction)
-            return simplejpeg.decode_jpeg(
-                encoded, "RGB", min_height=smallest[0], min_width=smallest[1]
-            )
-        except ValueError:
-            pass  # CMYK, or damage: PIL converts the one and judges the other.
-    elif encoded.startswith(_PNG) and _PNG_END in encoded[-64:]:
+        size = image_size(encoded)
+        if size is not None:
+            check_size(*size, name)
+            _check_scans(encoded, *size, name)
+            smallest = [-(-side // reduction) for side in size] if reduction > 1 else (0, 0)
+            # CMYK, or damage: PIL converts the one and judges the other.
+            with contextlib.suppress(ValueError):
+                return simplejpeg.decode_jpeg(
+                    encoded, "RGB", min_height=smallest[0], min_width=smallest[1]
+                )
+    elif encoded.startswith(_PNG) and encoded[12:16] == b"IHDR" and _PNG_END in encoded[-64:]:
+        width, height = struct.unpack_from(">II", encoded, 16)
+        check_size(height, width, name)
         # Twice as fast as PIL. OpenCV returns half a picture when the end is missing, so it is only
         # asked when the end is there.
         bgr = cv2.imdecode(
@@ -85,6 +99,23 @@ def _decode(encoded: bytes | np.ndarray, name: str, reduction: int) -> np.ndarra
     return _decode_with_pil(encoded, name)
 
 
+def check_size(height: int, width: int, name: str) -> None:
+    """Raise unless a picture has, by its header, so few pixels that it can be decoded.
+
+    Raises:
+      ValueError: when it has more than `MAX_PIXELS`.
+    """
+    rule = f"have at most {MAX_PIXELS:,} pixels"
+    check_that(height * width <= MAX_PIXELS, name, rule, f"{height} x {width}")
+
+
+def _check_scans(encoded: bytes, height: int, width: int, name: str) -> None:
+    """Each scan of a progressive JPEG is a pass over all pixels, for as little as 30 bytes."""
+    most, scans = _MAX_SCANNED // max(height * width, 1), encoded.count(_SCAN)
+    rule = f"have at most {most} scans of its {height} x {width} pixels"
+    check_that(scans <= most, name, rule, scans)
+
+
 def _check_array(image: np.ndarray, name: str) -> np.ndarray:
     fits = image.dtype == np.uint8 and image.ndim in (2, 3)
     got = f"{image.dtype} {image.shape} for {name}"
@@ -93,17 +124,41 @@ def _check_array(image: np.ndarray, name: str) -> np.ndarray:
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
-def _decode_with_pil(encoded: bytes, name: str) -> np.ndarray:
+def open_header(stream: BinaryIO, name: str) -> Image.Image:
+    """A picture of which PIL has read the header alone.
+
+    Raises:
+      ValueError: when it is none, or has more than `MAX_PIXELS` pixels.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded))
-            if image.mode.startswith("I"):  # 16 bit: PIL's conversion would clip at 255.
-                grey = np.asarray(image).astype(np.uint32) >> 8
-                return np.repeat(np.minimum(grey, 255).astype(np.uint8)[..., None], 3, axis=-1)
-            return np.asarray(image.convert("RGB"))
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error below
+            image = Image.open(stream, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        expected = f"a picture ({', '.join(_FORMATS)})"
+        raise ValueError(f"Cannot decode {name}: expected {expected}.") from error
+    except Exception as error:
+        raise _damaged(name, error) from error
+    check_size(image.height, image.width, name)
+    return image
+
+
+def _decode_with_pil(encoded: bytes, name: str) -> np.ndarray:
+    image = open_header(io.BytesIO(encoded), name)
+    if encoded.startswith(_JPEG):
+        _check_scans(encoded, image.height, image.width, name)
+    try:
+        if image.mode.startswith("I"):  # 16 bit: PIL's conversion would clip at 255.
+            grey = np.asarray(image).astype(np.uint32) >> 8
+            return np.repeat(np.minimum(grey, 255).astype(np.uint8)[..., None], 3, axis=-1)
+        return np.asarray(image.convert("RGB"))
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error …
-        raise ValueError(f"Cannot decode {name}: {error}.") from error
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return ValueError(f"Cannot decode {name}: {reason}.")
 
 
 def image_size(encoded: bytes) -> tuple[int, int] | None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from absl import logging
-from PIL import Image
 
 from jaxrobust.core.checks import check_that
 from jaxrobust.data import decode
@@ -207,7 +206,7 @@ def _inspect(file: pathlib.Path, *, thoroughly: bool) -> tuple[int, int] | str:
     try:
         end = _ENDS.get(file.suffix.lower())
         if not thoroughly and end is not None:
-            with file.open("rb") as stream, Image.open(stream) as image:
+            with file.open("rb") as stream, decode.open_header(stream, str(file)) as image:
                 width, height = image.size
                 stream.seek(max(0, file.stat().st_size - 64))
                 if end in stream.read():

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import grain
 from absl import logging
 
+from jaxrobust.core.checks import check_that
 from jaxrobust.data import catalog, image_folder
 from jaxrobust.data.dataset_config import DatasetConfig
 
@@ -168,7 +169,8 @@ def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
             "or a part of one, as in 'train[:90%]'."
         )
     try:
-        records = builder.as_data_source(split, decoders=decoders)
+        empty = bool(splits) and builder.info.splits[split].num_examples == 0
+        records = () if empty else builder.as_data_source(split, decoders=decoders)
     except Exception as error:
         if splits and builder.info.file_format.value == "array_record":
             reason = str(error).splitlines()[0]
@@ -183,6 +185,7 @@ def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
             f"{config.name} is not prepared as array_record in {builder.data_dir}: "
             f"run {prepare_command(config)}."
         ) from error
+    check_that(not empty, f"The split {split!r} of {config.name}", "hold at least one image", 0)
     for part in re.findall(r"\w+(?=\[|\+|$)", split) if splits else ():
         info = builder.info.splits[part]
         counted = _count_records(tuple(map(str, info.filepaths)))

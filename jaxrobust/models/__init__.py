@@ -90,6 +90,7 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
     for field, value in {"num_classes": num_classes, **fields}.items():
         if field in _COUNTS and value is not None:
             check_count(field, value)
+    layers.check_normalization(fields.get("mean"), fields.get("std"))
     if name == "late_fusion":
         fields["backbones"] = _create_backbones(fields.get("backbones"), fields.pop("dtype", None))
     fields = {key: _hashable(value) for key, value in fields.items()}

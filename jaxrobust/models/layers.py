@@ -346,6 +346,23 @@ def _averaging_matrix(side: int, windows: int) -> np.ndarray:
     return matrix
 
 
+def check_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Raise unless they are finite numbers, one a channel, and a std can be divided by.
+
+    Args:
+      mean, std: of each channel; None is not looked at.
+
+    Raises:
+      ValueError: naming the one and its value.
+    """
+    for name, values, least in (("mean", mean, -np.inf), ("std", std, 0.0)):
+        if values is not None:
+            numbers = np.asarray(values, np.float64)
+            holds = numbers.ndim < 2 and np.all((least < numbers) & (numbers < np.inf))
+            rule = f"be finite numbers{' above 0' if name == 'std' else ''}, one a channel"
+            check_that(holds, name, rule, values)
+
+
 def normalize(
     images: Array, mean: Sequence[float], std: Sequence[float], dtype: Any = jnp.float32
 ) -> Array:
@@ -361,9 +378,11 @@ def normalize(
       the normalised images, of `dtype`.
 
     Raises:
-      ValueError: when the images are not a batch with as many channels as there are means.
+      ValueError: when the images are not a batch with as many channels as there are means, or the
+        numbers are not those of `check_normalization`.
       TypeError: when the images are not floating point.
     """
+    check_normalization(mean, std)
     lengths = f"{len(mean)} and {len(std)}"
     check_that(len(mean) == len(std), "mean and std", "have one length", lengths)
     fits = images.ndim == 4 and images.shape[-1] == len(mean)

@@ -9,6 +9,7 @@ experiments.
 """
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def open_file(
     except ValueError as error:
         raise ValueError(f"{path} holds {error}; expected one.") from error
     wrong = state_dicts.differences(state, matched, [n for n in matched.rest if n not in used])
-    under = f" under {matched.prefix!r}" if matched.prefix else ""
+    under = f" under {state_dicts.short(matched.prefix)!r}" if matched.prefix else ""
     rule = f"hold the tensors of {model_name} (layout: {matched.layout}){under} and no others"
     check_that(not wrong, str(path), rule, wrong)
     found = {"layout": matched.layout, "prefix": matched.prefix}
@@ -148,14 +149,17 @@ def open_file(
 
 
 def _check_channels(name: str, where: str, values: Any, channels: int) -> None:
-    numbers = np.asarray(values, np.float64)
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError):  # a file may say anything
+        numbers = np.empty(0)
     above_least = numbers > 0 if name == "std" else numbers >= 0
     if numbers.shape != (channels,) or not (above_least & (numbers <= 1)).all():
         count = "1 number" if channels == 1 else f"{channels} numbers"
         least = "above 0" if name == "std" else "from 0"
         raise ValueError(
             f"{where} must be {count} {least} to 1, one for each channel on the scale [0, 1]; "
-            f"divide by 255 what is for pixels up to 255, got {values}."
+            f"divide by 255 what is for pixels up to 255, got {reprlib.repr(values)}."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from jaxrobust.core.checks import check_count, check_that
+from jaxrobust.models.layers import DOWNSAMPLINGS
 from jaxrobust.torch_weights import files as torch_files
 from jaxrobust.torch_weights.layouts import Tensor
 
@@ -26,6 +29,9 @@ METADATA = ("mean", "std", *STRIDES)
 """Fields of networks that their tensors do not show."""
 
 State = dict[str, np.ndarray]
+
+# The most characters of a name in a sentence.
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,14 @@ def read(path: Path) -> tuple[State, dict[str, Any]]:
       ValueError: when it cannot be read or holds no state dict.
     """
     content, where = torch_files.read(path), ""
+    passed = set()
     while isinstance(content, dict):
         entry = _entry(content)
         if entry is None:
             break
+        if id(content) in passed:
+            raise ValueError(f"{path} must hold a state dict, got a dict that contains itself.")
+        passed.add(id(content))
         content, where = content[entry], f" as {entry!r}"
     tensors = _tensors(content)
     if not tensors:
@@ -91,19 +101,47 @@ def _describe(content: Any, where: str) -> str:
         return f"an object of {content.name}{where}; save its state_dict() instead"
     if not isinstance(content, dict):
         return f"a {type(content).__name__}{where}"
-    got = f"a dict of {', '.join(map(repr, list(content)[:6])) or 'nothing'}{where}"
-    holding = next((name for name, value in content.items() if _tensors(value)), None)
-    return got if holding is None else f"{got}; save {holding!r}, which holds tensors, alone"
+    got = f"a dict of {', '.join(map(reprlib.repr, list(content)[:6])) or 'nothing'}{where}"
+    distinct = {id(value): (name, value) for name, value in content.items()}
+    holding = next((name for name, value in distinct.values() if _tensors(value)), None)
+    if holding is None:
+        return got
+    return f"{got}; save {reprlib.repr(holding)}, which holds tensors, alone"
+
+
+def short(name: str) -> str:
+    """A name from a file, where it may be of any length, for a sentence."""
+    return name if len(name) <= _SHOWN else f"{name[: _SHOWN // 2]}…{name[-_SHOWN // 2 :]}"
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What `save` wrote of a network beside its tensors."""
+    """What `save` wrote of a network beside its tensors.
+
+    Raises:
+      ValueError: when it is not what `save` writes.
+    """
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-        return {name: json.loads(metadata[name]) for name in METADATA if name in metadata}
-    except (safetensors.SafetensorError, ValueError):  # a file of PyTorch; another's metadata
+    except safetensors.SafetensorError:  # a file of PyTorch
         return {}
+    found = {}
+    for name in METADATA:
+        if name in metadata:
+            try:
+                found[name] = json.loads(metadata[name])
+            except (ValueError, RecursionError):
+                got = reprlib.repr(metadata[name])
+                raise ValueError(
+                    f"{name} in {path} must be JSON, as jaxrobust writes it, got {got}."
+                ) from None
+    if "stem_stride" in found:
+        check_count(f"stem_stride in {path}", found["stem_stride"])
+    if "downsampling" in found:
+        known = found["downsampling"] in DOWNSAMPLINGS
+        rule = f"be one of {', '.join(DOWNSAMPLINGS)}"
+        check_that(known, f"downsampling in {path}", rule, reprlib.repr(found["downsampling"]))
+    return found
 
 
 def match(state: State, layouts: Mapping[str, list[Tensor]]) -> Match:
@@ -130,7 +168,8 @@ def match(state: State, layouts: Mapping[str, list[Tensor]]) -> Match:
         ):
             copies |= set(twins)
         elif most == len(tensors) and (_averaged(prefix) or not _averaged(other)):
-            raise ValueError(f"two different networks, under {prefix!r} and under {other!r}")
+            places = f"under {short(prefix)!r} and under {short(other)!r}"
+            raise ValueError(f"two different networks, {places}")
     rest = [
         name
         for name in state
@@ -159,14 +198,12 @@ def _averaged(name: str) -> str:
 def _prefixes(names: Iterable[str], wanted: set[str]) -> tuple[int, list[str]]:
     """How many of the wanted names are there under the best prefixes, and these."""
     counts: Counter[str] = Counter({"": 0})
+    lengths = {len(name) for name in wanted}  # few, whereas a name may have any number of dots
     for name in names:
-        start = 0
-        while True:
-            if name[start:] in wanted:
+        for length in lengths:
+            start = len(name) - length
+            if (start == 0 or (start > 0 and name[start - 1] == ".")) and name[start:] in wanted:
                 counts[name[:start]] += 1
-            start = name.find(".", start) + 1
-            if not start:
-                break
     most = max(counts.values())
     return most, [prefix for prefix, count in counts.items() if count == most]
 
@@ -188,11 +225,11 @@ def normalizer(
     used = set()
     for name in names:
         for field, endings in _NORMALIZER.items():
-            values = state[name].ravel()
-            if name.rpartition(".")[2] not in endings or values.size != channels:
+            if name.rpartition(".")[2] not in endings or state[name].size != channels:
                 continue
             # Its shortest decimal is the same float32.
-            numbers = tuple(float(str(value)) for value in values.astype(np.float32))
+            values = state[name].ravel().astype(np.float32)
+            numbers = tuple(float(str(value)) for value in values)
             first = normalizations.setdefault(field, numbers)
             if first != numbers:
                 raise ValueError(f"several normalisations, {field} {first} and {numbers}")
@@ -215,7 +252,7 @@ def differences(state: State, matched: Match, rest: Iterable[str]) -> str:
     parts = []
     for kind, names in (("missing", missing), ("other", wrong), ("left over", list(rest))):
         if names:
-            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            shown = ", ".join(map(short, names[:3])) + (", …" if len(names) > 3 else "")
             parts.append(f"{len(names)} {kind} ({shown})")
     return "; ".join(parts)
 

@@ -7,6 +7,7 @@ unknown key is an error.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -218,7 +219,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
+    return _is_number(value) and 0 < value < math.inf
 
 
 def _is_share(value: Any) -> bool:
@@ -229,7 +230,7 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-_COUNT, _POSITIVE = "be a whole number above 0", "be a number above 0"
+_COUNT, _POSITIVE = "be a whole number above 0", "be a finite number above 0"
 _SHARE = "be from 0 to 1"
 # Key, what its value must fulfil, and how that is said; what may be None is left out then.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -245,6 +246,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("optimizer.momentum", _is_share, _SHARE),
     ("optimizer.weight_decay", _is_share, _SHARE),
     ("schedule.name", ("step", "cosine", "constant").__contains__, "be step, cosine or constant"),
+    ("schedule.factor", _is_positive, _POSITIVE),
     ("schedule.warmup", _is_share, _SHARE),
     ("schedule.boundaries", lambda values: all(map(_is_share, values)), "be numbers from 0 to 1"),
     ("adversarial_share", lambda v: _is_share(v) and v > 0, "be above 0, up to 1"),

@@ -143,7 +143,10 @@ def _open(config: ConfigDict, opened: dict[str, pipeline.DatasetInfo]) -> pipeli
     key = json.dumps(config.dataset.to_dict(), sort_keys=True)
     if key not in opened:
         opened[key] = pipeline.describe(config.dataset)
-    return opened[key]
+    data, asked = opened[key], config.evaluation.cue_conflict
+    rule = f"be False or None for {data.name}, which has the splits {', '.join(data.splits)} alone"
+    check_that(not asked or "cue_conflict" in data.splits, "evaluation.cue_conflict", rule, asked)
+    return data
 
 
 def _resolve(

@@ -25,6 +25,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxrobust.torch_weights.files.allowance import Allowance
 from jaxrobust.torch_weights.files.arrays import swap_bytes
 from jaxrobust.torch_weights.files.names import Placeholder, ProblemError, storage_dtype
 from jaxrobust.torch_weights.files.pickles import unpickle
@@ -60,7 +61,7 @@ def read(path: str | Path) -> Any:
     Raises:
       FileNotFoundError: when there is no such file.
       ValueError: when it is of another format, cut off or damaged, or refused because it names
-        what could execute code.
+        what could execute code, or asks for more than 8 times as many bytes as it has.
 
     Example:
       >>> import tempfile
@@ -75,24 +76,25 @@ def read(path: str | Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path} is not a file; expected a file of weights.")
     with path.open("rb") as file:
+        allowance = Allowance(path.stat().st_size)
         start = file.read(512)
         file.seek(0)
         try:
             if start.startswith(b"PK\x03\x04"):
-                return _read_zip(file)
+                return _read_zip(file, allowance)
             if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32:
                 return _read_safetensors(path)
-            if not _is_legacy(file):
+            if not _is_legacy(file, allowance):
                 raise ProblemError(
                     f"is not a file that torch.save or safetensors wrote, but {_describe(start)}"
                 )
-            return read_legacy(file)
+            return read_legacy(file, allowance)
         except ProblemError as problem:
             raise ValueError(f"{path} {problem}.") from problem.__cause__
         except _DAMAGE as error:
             raise ValueError(
                 f"{path} is cut off or damaged: {type(error).__name__}, "
-                f"{' '.join(str(error).split()).rstrip('.') or 'it ends too early'}."
+                f"{' '.join(str(error)[:300].split()).rstrip('.') or 'it ends too early'}."
             ) from error
 
 
@@ -122,7 +124,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: BinaryIO, allowance: Allowance) -> Any:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
@@ -130,6 +132,8 @@ def _read_zip(file: BinaryIO) -> Any:
             "is cut off: it begins as a zip file of PyTorch and lacks the end of one"
         ) from error
     with archive:
+        if sum(info.file_size for info in archive.infolist()) > allowance.size:
+            raise ProblemError("is damaged: its entries overlap, or are larger than the file")
         names = set(archive.namelist())
         pickles = [name for name in names if re.fullmatch("[^/]+/data[.]pkl", name)]
         if len(pickles) != 1:
@@ -140,6 +144,7 @@ def _read_zip(file: BinaryIO) -> Any:
 
         def storage(kind: str, of: Placeholder, key: str, location: str, count: int) -> np.ndarray:
             dtype = storage_dtype(of)
+            _check_storage(key, count)
             if key not in storages:
                 name = f"{folder}data/{key}"
                 size, expected = archive.getinfo(name).file_size, count * dtype.itemsize
@@ -151,7 +156,12 @@ def _read_zip(file: BinaryIO) -> Any:
                 storages[key] = content
             return storages[key].view(dtype)
 
-        return unpickle(io.BytesIO(_entry(archive, pickles[0])), storage)
+        return unpickle(io.BytesIO(_entry(archive, pickles[0])), allowance, storage)
+
+
+def _check_storage(key: Any, count: Any) -> None:
+    if not isinstance(key, str) or not isinstance(count, int):
+        raise ValueError("a tensor's data that are not a name and a number of elements")
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -166,9 +176,9 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
         ) from error
 
 
-def _is_legacy(file: BinaryIO) -> bool:
+def _is_legacy(file: BinaryIO, allowance: Allowance) -> bool:
     try:
-        return unpickle(file) == _MAGIC
+        return unpickle(file, allowance) == _MAGIC
     except ProblemError:
         raise
     except _DAMAGE:
@@ -177,25 +187,31 @@ def _is_legacy(file: BinaryIO) -> bool:
         file.seek(0)
 
 
-def read_legacy(file: BinaryIO) -> Any:
+def read_legacy(file: BinaryIO, allowance: Allowance) -> Any:
     """A magic number, a version, the writing machine, the object, keys of storages, their data."""
-    magic, version = unpickle(file), unpickle(file)
+    magic, version = unpickle(file, allowance), unpickle(file, allowance)
+    if not isinstance(version, int):
+        version = f"of a {type(version).__name__}"
     if (magic, version) != (_MAGIC, 1001):
-        raise ProblemError(f"is of PyTorch's format version {version!r}, expected 1001")
-    unpickle(file)  # always little-endian: big machines swapped when writing
+        raise ProblemError(f"is of PyTorch's format version {version}, expected 1001")
+    unpickle(file, allowance)  # always little-endian: big machines swapped when writing
     position = file.tell()
-    length = file.seek(0, os.SEEK_END)
+    length = left = file.seek(0, os.SEEK_END)
     file.seek(position)
     storages: dict[str, tuple[np.ndarray, np.dtype]] = {}
 
     def storage(kind: str, of: Any, key: Any = None, location: Any = None, count=0, view=None):
+        nonlocal left
         if kind == "module":  # a module's class beside its source code
             return of
         dtype = storage_dtype(of)
+        _check_storage(key, count)
         if key not in storages:
-            if not 0 <= count * dtype.itemsize <= length:
-                raise _cut_off(count * dtype.itemsize, length)
-            storages[key] = (np.empty(count * dtype.itemsize, np.uint8), dtype)
+            size = count * dtype.itemsize
+            if not 0 <= size <= left:
+                raise _cut_off(size, length)
+            left -= size
+            storages[key] = (np.empty(size, np.uint8), dtype)
         whole = storages[key][0].view(dtype)
         whole.flags.writeable = False
         if view is None:
@@ -205,9 +221,9 @@ def read_legacy(file: BinaryIO) -> Any:
             raise ValueError(f"a view of {size} elements at {offset} in a storage of {whole.size}")
         return whole[offset : offset + size]
 
-    content = unpickle(file, storage)
-    keys = unpickle(file)
-    if set(keys) != set(storages):
+    content = unpickle(file, allowance, storage)
+    keys = unpickle(file, allowance)
+    if not all(isinstance(key, str) for key in keys) or set(keys) != set(storages):
         raise ValueError("the data do not belong to the tensors")
     for key in keys:
         data, dtype = storages[key]

@@ -15,6 +15,9 @@ _REFUSED = re.compile(
     re.DOTALL,
 )
 
+# Characters of a name: the longest are of functions in functions, as dill names them.
+_LONGEST = 500
+
 _SAME_MODULES = {  # as older or other versions call them
     "__builtin__.": "builtins.",
     "copy_reg.": "copyreg.",
@@ -73,6 +76,10 @@ class Placeholder:
 
 def find(module: str, name: str) -> Any:
     """The dtype or Placeholder for a name."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise TypeError(f"a name that is a {type(name).__name__}")
+    if len(module) + len(name) > _LONGEST:
+        raise ValueError(f"a name of {len(module) + len(name)} characters")
     full = f"{module}.{name}"
     for other, usual in _SAME_MODULES.items():
         full = re.sub(rf"^{re.escape(other)}", usual, full)
@@ -95,7 +102,7 @@ def named_dtype(name: str) -> Any:
 
 def storage_dtype(of: Any) -> np.dtype:
     """The dtype of the elements of a class of storages."""
-    name = of.name if isinstance(of, Placeholder) else repr(of)
+    name = of.name if isinstance(of, Placeholder) else type(of).__name__
     found = re.fullmatch(r"torch\.(?:storage\.)?_?(\w+)Storage", name)
     if found is None or found[1] not in _STORAGES:
         raise ProblemError(f"holds a {name}, which is not supported")
