@@ -200,11 +200,10 @@ def train_decoder(
     progress = logs.Progress("decoder", steps, images=batch_size, every=log_every_seconds)
     with batches, Interrupts() as interrupts:
         try:
-            restored = store.restore(decoder.parameters, state)
+            restored = store.restore(decoder.parameters, state, batches.set_state)
             if restored is not None:
-                done, parameters, state, position = restored
+                done, parameters, state, _ = restored
                 decoder = decoder.replace(parameters=parameters)
-                batches.set_state(position)
             if done > steps:
                 raise ValueError(
                     f"{folder} holds a training of {done} steps, more than steps={steps}: "
