@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"--only must name some of {', '.join(names)}, got {unknown[0]}.")
         only = names if arguments.only is None else arguments.only
         lock = arguments.out / runner.STATE / "lock"
-        with alone(lock, f"Another call works in {arguments.out}: waiting for it to end."):
+        with alone(lock, f"works in {arguments.out}"):
             not_done = make(chosen, arguments, only)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{error}\n")

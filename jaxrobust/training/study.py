@@ -47,18 +47,22 @@ def _finished_outside(workdir: Path, runs: list[Run]) -> list[dict[str, Any]]:
     """What other calls with other runs or seeds have finished in this workdir."""
     here = {run.folder for run in runs}
     paths = sorted(workdir.glob(f"*/seed*/{FINISHED}"))
-    notes = [_finished(path.parent) for path in paths if path.parent not in here]
+    notes = [finished(path.parent) for path in paths if path.parent not in here]
     return [note["results"] for note in notes if note is not None]
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """What is written of a run and seed that is done; None where nothing or nothing legible is."""
-    return files.read_note(folder / FINISHED, results=dict)
+def finished(folder: str | Path) -> dict[str, Any] | None:
+    """What stands in `FINISHED` of a run and seed: {"results": its entry of results.json}.
+
+    Returns:
+      None when there is nothing, or when it is damaged, which a warning says.
+    """
+    return files.read_note(Path(folder) / FINISHED, results=dict)
 
 
 def _train_and_evaluate(run: Run) -> dict[str, Any]:
     """The entry of one run and seed; what is trained is not trained, what is known not measured."""
-    before = _finished(run.folder)
+    before = finished(run.folder)
     trained = before is not None and checkpoints.readable_step(run.folder) == run.steps
     measured = report(
         run.evaluation,
