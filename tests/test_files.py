@@ -1,5 +1,4 @@
 import hashlib
-import json
 import subprocess
 import sys
 import threading
@@ -109,7 +108,11 @@ def test_metrics_of_a_resumed_run_follow_its_checkpoint(tmp_path):
     writer = logs.MetricsWriter(tmp_path, step=2)
     writer.write(3, {"loss": 0.25})
     writer.close()
-    assert files.read_log(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
+    assert files.read_log(path) == [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 0.5},
+        {"step": 3, "loss": 0.25},
+    ]
 
 
 def test_a_damaged_log_is_not_in_the_way(tmp_path, caplog):
@@ -138,11 +141,14 @@ DAMAGE = {
     "cut off": (b'{"steps": 3', "must hold an object in JSON, got something else"),
     "no text": (b"\xff\xfe\0", "must hold an object in JSON, got something else"),
     "deep": (b"[" * 100_000, "must hold an object in JSON, got something else"),
-    "a list": (b"[3]", "must hold an object in JSON, got a list"),
-    "a number": (b"3", "must hold an object in JSON, got a int"),
-    "without a key": (b"{}", "must hold steps as a int, got none"),
-    "of another type": (b'{"steps": "3"}', "must hold steps as a int, got a str"),
-    "another number": (b'{"steps": 7, "crc32": "e6bc6ba3"}', "must hold what was written there, but its"),
+    "a list": (b"[3]", "must hold an object in JSON, got list"),
+    "a number": (b"3", "must hold an object in JSON, got int"),
+    "without a key": (b"{}", "must hold steps of type int, got none"),
+    "of another type": (b'{"steps": "3"}', "must hold steps of type int, got str"),
+    "another number": (
+        b'{"steps": 7, "crc32": "e6bc6ba3"}',
+        "must hold what was written there",
+    ),
 }
 
 

@@ -94,8 +94,8 @@ def test_errors_say_what_to_do(tmp_path):
     described = '{"model": {}, "image_shape": []}'
     for text, reason in (
         ("{", "must hold an object in JSON, got something else"),
-        ("{}", "must hold model as a dict, got none"),
-        ("[]", "must hold an object in JSON, got a list"),
+        ("{}", "must hold model of type dict, got none"),
+        ("[]", "must hold an object in JSON, got list"),
         (described, "does not describe a training of this library .KeyError"),
         (
             described[:-1] + ', "config": {"attack": null}, "run": "a", "seed": 0}',

@@ -193,7 +193,7 @@ def _opened(text: str | bytes, name: str, kinds: dict[str, type]) -> dict[str, A
             f"{name} must hold an object in JSON, got something else: {error}."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{name} must hold an object in JSON, got a {type(content).__name__}.")
+        raise ValueError(f"{name} must hold an object in JSON, got {type(content).__name__}.")
     seal = content.pop(_SEAL, None)
     if seal is not None and seal != _checksum(content):
         raise ValueError(
@@ -203,8 +203,8 @@ def _opened(text: str | bytes, name: str, kinds: dict[str, type]) -> dict[str, A
     for key, kind in kinds.items():
         value = content.get(key)
         if not isinstance(value, kind):
-            got = f"a {type(value).__name__}" if key in content else "none"
-            raise ValueError(f"{name} must hold {key} as a {kind.__name__}, got {got}.")
+            got = type(value).__name__ if key in content else "none"
+            raise ValueError(f"{name} must hold {key} of type {kind.__name__}, got {got}.")
     return content
 
 

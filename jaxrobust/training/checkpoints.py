@@ -1,10 +1,11 @@
 """Checkpoints of a run: written whole or not at all, and opened as a Classifier with one line."""
 
+import contextlib
 import json
 import logging
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,24 @@ from jaxrobust.core import digests, files
 
 _CONFIG = "config.json"
 _FOLDER = "checkpoints"
+_LOCK = "training.lock"
 _VARIABLES, _CHECKSUMS = "variables", "checksums"
+
+
+@contextlib.contextmanager
+def only_training(folder: str | Path) -> Iterator[None]:
+    """Of several programs that train in a folder, one; the others wait and say for which.
+
+    Two at once would delete each other's unfinished checkpoints.
+
+    Args:
+      folder: of one run and seed; made if need be.
+    """
+    if jax.process_index() > 0:  # of one program; the first waits, and the others for the first
+        yield
+        return
+    with files.alone(Path(folder) / _LOCK, f"trains in {folder}"):
+        yield
 
 
 class Checkpoints:
@@ -97,11 +115,11 @@ class Checkpoints:
                 self._set_aside(newer)
             return found
         if damaged:
-            _, error = damaged[0]
+            _, first = damaged[0]
             raise OSError(
                 f"No checkpoint in {self._folder} can be read, the newest because of "
-                f"{_in_short(error)}; remove the folder to start anew."
-            ) from error
+                f"{_in_short(first)}; remove the folder to start anew."
+            ) from first
         return None
 
     def _read(self, step: int, variables: Any, training: Any) -> tuple[int, Any, Any, dict]:
@@ -170,7 +188,7 @@ def _checksum(content: Any) -> str:
         content = content.addressable_data(0)  # of several hosts' devices: what is here
     array = np.asarray(content)
     begun = zlib.crc32(f"{array.dtype} {array.shape}".encode())
-    return f"{zlib.crc32(array.reshape(-1).view(np.uint8), begun):08x}"
+    return f"{zlib.crc32(array.reshape(-1).view(np.uint8).data, begun):08x}"
 
 
 def _check(tree: Any, checksums: list[str]) -> None:

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxrobust.core import files
+from jaxrobust.core.interrupts import terminable
 from jaxrobust.evaluation.report import report
 from jaxrobust.training import checkpoints, train
 from jaxrobust.training.run import Run, resolve
@@ -18,6 +19,7 @@ FINISHED = "evaluation.json"
 _RESULTS = "results.json"
 
 
+@terminable()
 def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     """Train and evaluate every run and seed of a config; what is finished is not done again.
 
@@ -32,6 +34,7 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: when the config is wrong, or the workdir holds another config's run.
       NotFinite, TrainingStopped: from the training.
+      KeyboardInterrupt: after SIGTERM as well, outside of the training.
     """
     workdir = Path(workdir)
     runs = resolve(config, workdir)
