@@ -160,9 +160,7 @@ def test_where_no_checkpoint_fits_none_is_set_aside(tmp_path):
     def resume(data):
         raise ValueError("There are 5 examples, expected 6.")
 
-    with pytest.raises(
-        OSError, match=r"newest because of ValueError: There are 5 examples"
-    ):
+    with pytest.raises(OSError, match=r"newest because of ValueError: There are 5 examples"):
         restore(tmp_path, resume)
     assert restore(tmp_path)[0] == 20
 

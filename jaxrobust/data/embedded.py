@@ -79,9 +79,9 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def is_current(self) -> bool:
         """Whether the data set is on disk, complete, legible, and made from today's metadata."""
-        if self._damage is not None or not self.is_prepared():
-            return False
         metadata = read_note(Path(self.data_dir) / "metadata.json")
+        if metadata is None or self._damage is not None or not self.is_prepared():
+            return False
         return metadata == json.loads(json.dumps(self._info().metadata))
 
     def prepare(self, *, manual_dir: str | None = None) -> None:

@@ -105,19 +105,15 @@ def open_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
     """The TFDS builder of a data set; prepares it first where the library can do so by itself."""
     if dataset.embedded:
         find_builder(config, dataset).prepare()
-    try:
-        return find_builder(config, dataset)  # reads what there is when it is made
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
-        place = config.data_dir or "TFDS's folder"
-        raise ValueError(
-            f"The description of {config.name} in {place} cannot be read ({_first_line(error)}): "
-            f"delete its folder and run {prepare_command(config)}."
-        ) from error
+    return find_builder(config, dataset)  # reads what there is when it is made
 
 
 def prepared_folder(config: DatasetConfig, dataset: catalog.Dataset) -> pathlib.Path | None:
     """Where a data set is prepared, None if it is not; prepares nothing."""
-    builder = find_builder(config, dataset)
+    try:
+        builder = find_builder(config, dataset)
+    except ValueError:
+        return None
     if dataset.embedded:
         prepared = builder.is_current()
     else:
@@ -137,7 +133,11 @@ def folder(config: DatasetConfig, split: str) -> str:
 
 
 def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
-    """The TFDS builder of a data set, prepared or not."""
+    """The TFDS builder of a data set, prepared or not.
+
+    Raises:
+      ValueError: when the description of one that the library does not make itself is damaged.
+    """
     import tensorflow_datasets as tfds
 
     # Importing these registers their builders.
@@ -145,7 +145,16 @@ def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
 
     del digits, fashion_mnist, textured_shapes, tiny_imagenet
     if not dataset.embedded:
-        return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+        try:
+            return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # of whatever kind TFDS trips over in a description
+            place = config.data_dir or "TFDS's folder"
+            raise ValueError(
+                f"The description of {config.name} in {place} cannot be read "
+                f"({_first_line(error)}): delete its folder and run {prepare_command(config)}."
+            ) from error
     name, _, builder_config = cast(str, dataset.tfds_name).partition("/")
     kwargs = {"config": builder_config} if builder_config else {}
     return tfds.builder_cls(name)(data_dir=config.data_dir, **kwargs)
