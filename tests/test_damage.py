@@ -3,24 +3,28 @@
 `experiments.benchmarks.damage` does the same to whole runs.
 """
 
-import functools
 import logging
 import os
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from jaxrobust.core import files
 from jaxrobust.data import sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.training import checkpoints, study
-from tests import tiny
 from tests.test_checkpoints import TRAINING, classifier, write
 
-FEW = {"derandomize": True, "deadline": None, "database": None}
+# Always the same examples; without shrinking those that fail, whose time nothing would bound.
+FEW = {
+    "derandomize": True,
+    "deadline": None,
+    "database": None,
+    "phases": [Phase.generate],
+}
 PLACES = st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 KINDS = st.sampled_from([*range(8), "cut"])
 
@@ -71,9 +75,17 @@ def not_empty(folder, pattern="*"):
     return sorted(paths)
 
 
+def refused(read, *arguments):
+    """The sentence with which something is refused, if it is."""
+    try:
+        read(*arguments)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def same(one, other):
-    one, other = (jax.tree.leaves(dict(tree)) for tree in (one, other))
-    return all(map(np.array_equal, one, other, strict=True)) if len(one) == len(other) else False
+    return jax.tree.all(jax.tree.map(np.array_equal, dict(one), dict(other)))
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +103,10 @@ def test_damaged_checkpoints_never_give_other_weights(trained):
     @given(PLACES, KINDS)
     def check(place, kind):
         with damaged(paths, place, kind) as path, Heard() as heard:
-            try:
-                variables = checkpoints.load(trained).variables
-            except ValueError as error:
-                assert path.name == "config.json"
-                assert str(path) in str(error)
+            if path.name == "config.json" and (said := refused(checkpoints.load, trained)):
+                assert str(path) in said
                 return
+            variables = checkpoints.load(trained).variables
             assert same(variables, expected[10 if heard.said else 20]), (path, kind)
 
     check()
@@ -124,36 +134,41 @@ def test_damaged_checkpoints_never_give_another_state(trained, monkeypatch):
     check()
 
 
-def test_damaged_state_files_never_say_something_else(data_dir, tmp_path):
-    study.run(tiny.config(data_dir, steps=2), tmp_path)
-    folder = tmp_path / "std" / "seed0"
+def test_damaged_state_files_never_say_something_else(trained):
+    right = {"right": "0110", "top5": 3}
+    files.write_json(trained / study.FINISHED, {"results": {"run": "std", "clean": {"top1": 50.0}}})
+    files.write_json(
+        trained / "note.json", {"identity": {"jax": "1"}, "outcomes": {"clean": right}}
+    )
+    lines = [files.json_line({"step": step, "loss": 0.5 * step}) for step in range(5)]
+    files.write_lines(trained / "metrics.jsonl", lines)
     reads = {
-        folder / "config.json": checkpoints.read_config,
-        folder / study.FINISHED: study.finished,
-        folder / "metrics.jsonl": lambda folder: files.read_log(folder / "metrics.jsonl", step=int),
+        "config.json": lambda: checkpoints.read_config(trained),
+        study.FINISHED: lambda: study.finished(trained),
+        "note.json": lambda: files.read_note(trained / "note.json", identity=dict, outcomes=dict),
+        "metrics.jsonl": lambda: files.read_log(trained / "metrics.jsonl", step=int),
     }
-    for path in (folder / "outcomes").glob("*.json"):
-        reads[path] = lambda _, path=path: files.read_note(path, identity=dict, outcomes=dict)
-    whole = {path: read(folder) for path, read in reads.items()}
+    whole = {name: read() for name, read in reads.items()}
     assert None not in whole.values()
+
+    def holds(found, content):  # but for the name of the checksum
+        return content.items() <= found.items()
 
     @settings(max_examples=200, **FEW)
     @given(PLACES, KINDS)
     def check(place, kind):
-        with damaged(sorted(reads), place, kind) as path, Heard() as heard:
-            try:
-                found = reads[path](folder)
-            except ValueError as error:
-                heard.said.append(str(error))
-                found = None
+        with damaged([trained / name for name in reads], place, kind) as path, Heard() as heard:
+            found = []
+            said = refused(lambda: found.append(reads[path.name]())) or "".join(heard.said)
+            found, content = found[0] if found else None, whole[path.name]
             if path.suffix == ".jsonl":
-                assert all(line in whole[path] for line in found)
+                assert all(any(holds(line, one) for one in content) for line in found)
                 # A cut leaves half a line, as a kill does, which is nothing to speak of.
-                assert heard.said or kind == "cut" or found == whole[path]
+                assert said or kind == "cut" or len(found) == len(content)
             elif found is None:
-                assert str(path) in heard.said[0]
-            else:  # but for the name of the checksum
-                assert whole[path].items() <= found.items()
+                assert str(path) in said
+            else:
+                assert holds(found, content)
 
     check()
 
@@ -173,22 +188,10 @@ def test_damaged_records_never_are_other_pictures(tmp_path):
     @given(PLACES, KINDS)
     def check(place, kind):
         with damaged(paths, place, kind) as path:
-            try:
+            if said := refused(read):
+                assert str(path) in said
+                assert "\n" not in said
+            else:
                 assert read() == whole
-            except ValueError as error:
-                assert str(path) in str(error)
-                assert "\n" not in str(error)
 
     check()
-
-
-def test_every_flip_of_a_note_is_noticed_by_its_checksum(tmp_path):
-    path = tmp_path / "note.json"
-    files.write_json(path, {"right": "0101", "n": 4})
-    read = functools.partial(files.read_note, path, right=str)
-    for place in range(len(path.read_bytes())):
-        for kind in range(8):
-            where = (0.0, (place + 0.5) / len(path.read_bytes()))
-            with damaged([path], where, kind):
-                found = read()
-            assert found is None or found["right"] == "0101"
