@@ -99,7 +99,7 @@ def test_damaged_checkpoints_never_give_other_weights(trained):
     expected = {step: dict(classifier(step).variables) for step in (10, 20)}
     paths = not_empty(trained)
 
-    @settings(max_examples=50, **FEW)
+    @settings(max_examples=30, **FEW)
     @given(PLACES, KINDS)
     def check(place, kind):
         with damaged(paths, place, kind) as path, Heard() as heard:
@@ -117,7 +117,7 @@ def test_damaged_checkpoints_never_give_another_state(trained, monkeypatch):
     paths = not_empty(trained / "checkpoints" / "20")
     template = dict(classifier().variables)
 
-    @settings(max_examples=25, **FEW)
+    @settings(max_examples=15, **FEW)
     @given(PLACES, KINDS)
     def check(place, kind):
         with damaged(paths, place, kind) as path, Heard() as heard:
@@ -154,7 +154,7 @@ def test_damaged_state_files_never_say_something_else(trained):
     def holds(found, content):  # but for the name of the checksum
         return content.items() <= found.items()
 
-    @settings(max_examples=200, **FEW)
+    @settings(max_examples=100, **FEW)
     @given(PLACES, KINDS)
     def check(place, kind):
         with damaged([trained / name for name in reads], place, kind) as path, Heard() as heard:
@@ -163,8 +163,9 @@ def test_damaged_state_files_never_say_something_else(trained):
             found, content = found[0] if found else None, whole[path.name]
             if path.suffix == ".jsonl":
                 assert all(any(holds(line, one) for one in content) for line in found)
-                # A cut leaves half a line, as a kill does, which is nothing to speak of.
-                assert said or kind == "cut" or len(found) == len(content)
+                # Without its end the last line is half a line, which is what a kill leaves.
+                half = kind == "cut" or path.read_bytes()[-1:] != b"\n"
+                assert said or half or len(found) == len(content)
             elif found is None:
                 assert str(path) in said
             else:
@@ -184,7 +185,7 @@ def test_damaged_records_never_are_other_pictures(tmp_path):
     whole = read()
     paths = not_empty(tmp_path, "digits-test*")
 
-    @settings(max_examples=30, **FEW)
+    @settings(max_examples=20, **FEW)
     @given(PLACES, KINDS)
     def check(place, kind):
         with damaged(paths, place, kind) as path:
