@@ -202,7 +202,8 @@ def _end(work: str, folder: Path) -> dict[str, Any]:
     """What is left of a kind of work, and must not depend on kills."""
     if work in ("preparation", "stylisation"):
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        return {str(path.relative_to(folder)): digest(path) for path in files if path.suffix}
+        files = (path for path in files if path.suffix != ".lock")  # which names a process
+        return {str(path.relative_to(folder)): digest(path) for path in files}
     runs = folder / "runs" if work == "report" else folder
     end = {"weights": _weights(runs / "run")}
     end["results"] = json.loads((runs / "run" / "results.json").read_text())
