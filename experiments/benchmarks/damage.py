@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
 from ml_collections import ConfigDict
 
 from jaxrobust import stylization
@@ -203,13 +204,21 @@ def _end(work: str, folder: Path) -> dict[str, Any]:
     if work in ("preparation", "stylisation"):
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         files = (path for path in files if path.suffix != ".lock")  # which names a process
-        return {str(path.relative_to(folder)): digest(path) for path in files}
+        return {str(path.relative_to(folder)): _content(path) for path in files}
     runs = folder / "runs" if work == "report" else folder
     end = {"weights": _weights(runs / "run")}
     end["results"] = json.loads((runs / "run" / "results.json").read_text())
     if work == "report":
         end["claims"] = json.loads((folder / "report" / "claims.json").read_text())
     return end
+
+
+def _content(path: Path) -> str:
+    if ".array_record" not in path.name:
+        return digest(path)
+    # Of each record a map of features, which Protocol Buffers write in any order.
+    records = ArrayRecordReader(str(path)).read_all()
+    return digest([sorted(record) for record in records])
 
 
 def kills(count: int, seed: int, works: Sequence[str], place: Path) -> collections.Counter[str]:
