@@ -30,6 +30,7 @@ from experiments.result import Claim, Finding, Notes, Result, as_json, files, un
 from jaxrobust import __version__
 from jaxrobust.core import runtime
 from jaxrobust.core.files import write_json, write_text
+from jaxrobust.core.interrupts import terminable
 
 UNDERTRAINED = "open: undertrained"
 
@@ -69,7 +70,8 @@ class Experiment:
         path = arguments.out / f"{self.name}.json"
         runtime.prepare()
         try:
-            result = self.run(arguments)
+            with terminable():
+                result = self.run(arguments)
             findings = {title: _judged(one) for title, one in result.findings.items()}
             shown = {
                 "findings": {

@@ -1,7 +1,6 @@
 """Fine-tunings of late fusion by architecture, data set and setting: what Figure 7 compares."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from flax import linen as nn
 
 from experiments import trained
 from jaxrobust import models
+from jaxrobust.core import files
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import catalog, pipeline
 from jaxrobust.data.dataset_config import resolve
@@ -182,16 +182,8 @@ def _setting(backbones: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _curve(folder: Path) -> dict[int, float]:
-    path = folder / "metrics.jsonl"
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return {
-            line["step"]: line["evaluation_top1"] for line in lines if "evaluation_top1" in line
-        }
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not hold the metrics of a training ({error}).") from error
+    lines = files.read_log(folder / "metrics.jsonl", step=int)
+    return {line["step"]: line["evaluation_top1"] for line in lines if "evaluation_top1" in line}
 
 
 def _tasks(by_data: Mapping[tuple[Any, ...], list[FineTuning]]) -> list[Task]:

@@ -49,14 +49,15 @@ def pictures(workdirs: Iterable[Path]) -> list[str]:
     """What tells that pictures that trainings are evaluated on have changed."""
     stamps = {}
     for folder in (folder for workdir in workdirs for folder in checkpoints.runs(workdir)):
-        settings = (checkpoints.read_config(folder) or {}).get("config", {}).get("dataset")
-        key = json.dumps(settings, sort_keys=True)
-        if settings is not None and key not in stamps:
-            try:
+        key = str(folder)
+        try:
+            settings = (checkpoints.read_config(folder) or {}).get("config", {}).get("dataset")
+            key = json.dumps(settings, sort_keys=True)
+            if settings is not None and key not in stamps:
                 config, _ = resolve(ConfigDict(settings))
                 stamps[key] = files_stamp(sources.folder(config, config.evaluation_split))
-            except (ValueError, OSError) as error:  # the experiment will say so
-                stamps[key] = str(error)
+        except (ValueError, OSError) as error:  # the experiment will say so
+            stamps[key] = str(error)
     return sorted(set(stamps.values()))
 
 

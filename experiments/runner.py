@@ -6,7 +6,6 @@ report can be interrupted anywhere, in any way, and the same command goes on.
 """
 
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any
 import jaxrobust
 from experiments import fingerprints
 from experiments.plan import Experiment, Plan, Study
-from jaxrobust.core.files import read_json, write_json
+from jaxrobust.core.files import read_json, read_note, write_json
 from jaxrobust.core.logs import clock
 
 FIGURES, LOGS, STATE = "figures", "logs", "state"
@@ -105,7 +104,7 @@ class Runner:
 
     def _outcome(self, stage: Stage) -> Outcome:
         command = shlex.join(["python", *self._command(stage, self.out, self.runs)])
-        stamp = _read(self._stamp(stage))
+        stamp = self._stamped(stage)
         if self._done(stage):
             return Outcome(stage.name, stage.title, "done", stamp["seconds"], command)
         if lacking := self._lacking(stage):
@@ -121,7 +120,7 @@ class Runner:
 
     def _done(self, stage: Stage) -> bool:
         """Whether it has ended well, from the inputs of now, and what it left is there."""
-        stamp = _read(self._stamp(stage))
+        stamp = self._stamped(stage)
         return (
             stamp.get("well") is True
             and stamp["outputs"] == self._outputs(stage)
@@ -168,7 +167,8 @@ class Runner:
         if isinstance(stage, Study):
             return fingerprints.trainings(self.runs / stage.name) or None
         record = self.out / FIGURES / f"{stage.name}.json"
-        paths = [record, *(record.with_name(name) for name in _read(record).get("files", ()))]
+        left = read_note(record) or {}
+        paths = [record, *(record.with_name(name) for name in left.get("files", ()))]
         whole = all(path.is_file() for path in paths)
         return {path.name: path.stat().st_size for path in paths} if whole else None
 
@@ -212,6 +212,12 @@ class Runner:
         write_json(stamp, content)
         return content
 
+    def _stamped(self, stage: Stage) -> dict[str, Any]:
+        """What its stamp says; nothing when it is damaged or not there."""
+        kinds = {"well": bool, "inputs": dict, "seconds": float}
+        stamp = read_note(self._stamp(stage), **kinds) or {}
+        return stamp if "outputs" in stamp else {}
+
     def _stamp(self, stage: Stage) -> Path:
         return self.out / STATE / f"{stage.name}.json"
 
@@ -250,12 +256,3 @@ def _show(text: str, log: Path) -> None:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
         line = f"{text}  {last_lines(log, 1)}"
         print(f"\r\x1b[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a file holds as JSON; nothing when it is damaged or not there."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

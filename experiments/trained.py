@@ -55,10 +55,7 @@ class Trained:
 
         None where it has not measured anything, or another than the newest checkpoint.
         """
-        path = self.folder / study.FINISHED
-        if not path.is_file():
-            return None
-        results = json.loads(path.read_text())["results"]
+        results = (study.finished(self.folder) or {"results": {}})["results"]
         return results if results.get("step") == checkpoints.newest_step(self.folder) else None
 
 
@@ -115,7 +112,7 @@ def _read(workdir: Path, folder: Path) -> Trained:
             adversarial=adversarial,
             config=config,
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{folder / 'config.json'} does not describe a training of this library "
             f"({type(error).__name__}: {error})."

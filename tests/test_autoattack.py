@@ -14,6 +14,7 @@ import pytest
 
 from jaxrobust import as_classifier, attacks
 from jaxrobust.attacks import ensemble, many, verdicts
+from jaxrobust.attacks.verdicts import Verdicts
 from tests.tiny import environment
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -340,3 +341,27 @@ def test_defaults_are_stated_once():
     assert {name: one.default for name, one in checked.items()} == {
         name: taken[name].default for name in checked
     }
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut off", "a bit", "another part"])
+def test_a_damaged_note_is_left_out(tmp_path, damage, caplog):
+    path, images = tmp_path / "note.npz", np.zeros((4, 2, 2, 3), np.float32)
+    first = Verdicts(path, "settings", images, np.array(["", "", "clean", ""], "<U8"))
+    first.broken_by[1], first.images[1], first.part = "apgd-ce", 0.5, 1
+    first.write()
+    second = Verdicts(path, "settings", images, np.array(["", "", "clean", ""], "<U8"))
+    assert (second.part, second.broken_by[1], second.images[1, 0, 0, 0]) == (1, "apgd-ce", 0.5)
+    content = path.read_bytes()
+    place = content.index("apgd-ce".encode("utf-32-le"))
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"{}",
+            "cut off": content[:-30],
+            "a bit": content[:place] + b"b" + content[place + 1 :],
+            "another part": content.replace(b"part.npy", b"qart.npy"),
+        }[damage]
+    )
+    third = Verdicts(path, "settings", images, np.array(["", "", "clean", ""], "<U8"))
+    assert (third.part, third.broken_by[1], third.images.max()) == (0, "", 0.0)
+    assert f"{path} must hold a note of AutoAttack" in caplog.text

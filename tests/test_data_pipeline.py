@@ -392,6 +392,26 @@ def test_corrupt_image_reaches_the_consumer_with_its_place(tmp_path):
         list(batches)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_damaged_file_of_records_is_named(tmp_path, in_memory):
+    config = DatasetConfig("digits", data_dir=str(tmp_path), in_memory=in_memory)
+    pipeline.describe(config)
+    path = next(tmp_path.rglob("*test.array_record*"))
+    content = bytearray(path.read_bytes())
+    content[40_000] ^= 1
+    path.write_bytes(content)
+    sentence = rf"^Cannot read image \d+ of digits test from {path}, which is damaged .*prepare"
+    with pytest.raises(ValueError, match=sentence) as error:
+        for _ in pipeline.evaluation_batches(config, None, batch_size=90, mesh=mesh()):
+            pass
+    assert "\n" not in str(error.value)
+    path.write_bytes(content[: len(content) // 2])
+    sources._count_records.cache_clear()
+    with pytest.raises(ValueError, match=rf"Cannot open split 'test' of digits.* {path} ") as error:
+        pipeline.describe(config)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("axis_type", list(jax.sharding.AxisType))
 def test_meshes_of_any_axis_type_are_taken(config, axis_type):
     typed = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))

@@ -1,4 +1,10 @@
+import os
 import pathlib
+import re
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 
 import numpy as np
@@ -166,3 +172,95 @@ def test_encoded_pngs_keep_every_value():
         image = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
         decoded = decode.decode(embedded.encode_png(image).getvalue())
         assert np.array_equal(decoded[..., :channels], image)
+
+
+DAMAGE = {
+    "metadata.json": b"",
+    "dataset_info.json": b'{"name": ',
+    "dataset_info.json ": b"[]",
+    "dataset_info.json  ": b'{"name": "digits", "version": "1.0.0", "fileFormat": "?"}',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_set_with_a_damaged_description_is_made_anew(name, tmp_path, capsys):
+    prepare.prepare("digits", data_dir=str(tmp_path))
+    path = tmp_path / "digits" / "1.0.0" / name.strip()
+    whole = path.read_bytes()
+    path.write_bytes(DAMAGE[name])
+    assert prepare.prepared(data_dir=str(tmp_path))["digits"] is None
+    capsys.readouterr()
+    assert prepare.prepare("digits", data_dir=str(tmp_path)) == {"train": 1437, "test": 360}
+    assert capsys.readouterr().err.startswith("Preparing digits in ")
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": 3}'])
+def test_a_damaged_description_of_a_downloaded_set_is_named(content, tmp_path):
+    catalog_data.write("cifar10", tmp_path)
+    next(tmp_path.rglob("dataset_info.json")).write_bytes(content)
+    sentence = r"^The description of cifar10 in .* cannot be read .*prepare cifar10 --data_dir="
+    with pytest.raises(ValueError, match=sentence) as error:
+        pipeline.describe(DatasetConfig("cifar10", data_dir=str(tmp_path)))
+    assert "\n" not in str(error.value)
+
+
+KILLED = """
+import os, signal, sys
+from jaxrobust.data import digits, prepare
+examples = digits.Digits._generate_examples
+
+def killed(self, part):
+    for number, example in enumerate(examples(self, part)):
+        if number == 50:
+            print("half", flush=True)
+            os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+        yield example
+
+digits.Digits._generate_examples = killed
+prepare.main(["digits", f"--data_dir={sys.argv[1]}"])
+"""
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM"])
+def test_what_a_killed_preparation_leaves_is_removed(kind, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder = tmp_path / "digits"
+    left = [path.name for path in folder.glob("incomplete*")]
+    if kind == "SIGKILL":
+        assert done.returncode == -9
+        assert len(left) == 1
+    else:
+        assert done.returncode == 1
+        assert done.stderr.endswith("Interrupted; the same command begins anew.\n")
+        assert not left
+    prepare.prepare("digits", data_dir=str(tmp_path))
+    assert sorted(path.name for path in folder.iterdir()) == [".preparation.lock", "1.0.0"]
+
+
+def test_unfinished_folders_of_other_programs_are_left_for_an_hour(tmp_path):
+    catalog_data.write("cifar10", tmp_path)
+    folder = next(tmp_path.rglob("dataset_info.json")).parent.parent
+    for name, age in (("incomplete.OLD_3.0.2", 4000), ("incomplete.NEW_3.0.2", 60)):
+        (folder / name).mkdir()
+        (folder / name / "part").touch()
+        for path in (folder / name / "part", folder / name):
+            os.utime(path, (time.time() - age,) * 2)
+    prepare.prepare("cifar10", data_dir=str(tmp_path))
+    assert [path.name for path in folder.glob("incomplete.*")] == ["incomplete.NEW_3.0.2"]
+
+
+def test_two_preparations_wait_for_each_other(tmp_path, capsys):
+    with embedded.only_preparation("digits", tmp_path / "digits"):
+        other = threading.Thread(
+            target=prepare.prepare, args=("digits",), kwargs={"data_dir": str(tmp_path)}
+        )
+        other.start()
+        other.join(1.0)
+        assert other.is_alive()
+        assert not (tmp_path / "digits" / "1.0.0").exists()
+    other.join()
+    assert (tmp_path / "digits" / "1.0.0").exists()
+    said = rf"Process {os.getpid()} on .* prepares digits in .*digits: waiting for it to end"
+    assert re.search(said, capsys.readouterr().err)

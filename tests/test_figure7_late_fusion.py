@@ -272,13 +272,10 @@ def test_fine_tunings_that_cannot_be_compared_are_refused(tmp_path, no_data, cap
 def test_errors_are_one_sentence(tmp_path, no_data, capsys):
     (tmp_path / "empty").mkdir()
     write(tmp_path / "scratch", "std", 0, [])
-    damaged = write(tmp_path / "damaged", "std", 0, [backbone("STD")])
-    (damaged / "metrics.jsonl").write_text('{"step": 1')
     for name, sentence in {
         "nowhere": "nowhere is no folder; python -m jaxrobust.main --config=configs/figure7_quick",
         "empty": "holds no training with a checkpoint; python -m jaxrobust.main",
         "scratch": "No finished fine-tuning of late fusion is left",
-        "damaged": "metrics.jsonl does not hold the metrics of a training",
     }.items():
         with pytest.raises(SystemExit) as stopped:
             figure7.EXPERIMENT.main(
@@ -443,13 +440,19 @@ def test_claim_7_over_data_sets():
     assert found["by_resolution"] == "does not hold"
 
 
-def test_curves_are_those_of_the_metrics(tmp_path, no_data):
-    write(tmp_path, "std", 0, [backbone("STD")], curve={10: 40.0, 20: 50.0, 25: 55.0, 30: 60.0})
+def test_curves_are_those_of_the_metrics(tmp_path, no_data, caplog):
+    one = write(
+        tmp_path, "std", 0, [backbone("STD")], curve={10: 40.0, 20: 50.0, 25: 55.0, 30: 60.0}
+    )
+    with (one / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30, "evaluation_top1": 99.0, "crc32": "00000000"}\n[]\n')
     write(tmp_path, "std", 1, [backbone("STD", 1)], curve={10: 42.0, 20: 52.0, 30: 62.0})
     write(tmp_path, "adv", 0, [backbone("ADV")], curve={10: 1.0, 20: 2.0, 30: 3.0})
     silent = write(tmp_path, "adv", 1, [backbone("ADV", 1)])
     (silent / "metrics.jsonl").unlink()
     ((task,),) = fine_tunings.find(tmp_path).values()
+    assert "metrics.jsonl must hold what was written there" in caplog.text
+    assert "2 of its lines are damaged and left out" in caplog.text
     assert figure7.curves_of(task) == {
         "epochs": [1.0, 2.0, 3.0],
         "top1": {

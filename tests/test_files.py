@@ -1,7 +1,7 @@
 import hashlib
-import json
 import subprocess
 import sys
+import threading
 import time
 
 import ml_dtypes
@@ -108,5 +108,107 @@ def test_metrics_of_a_resumed_run_follow_its_checkpoint(tmp_path):
     writer = logs.MetricsWriter(tmp_path, step=2)
     writer.write(3, {"loss": 0.25})
     writer.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
+    assert files.read_log(path) == [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 0.5},
+        {"step": 3, "loss": 0.25},
+    ]
+
+
+def test_a_damaged_log_is_not_in_the_way(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    writer = logs.MetricsWriter(tmp_path)
+    for step in (1, 2, 3, 4):
+        writer.write(step, {"loss": 0.5})
+    writer.close()
+    first, second, third, fourth = path.read_text().splitlines()
+    older = '{"step": 2, "loss": 0.25}'  # without a checksum
+    wrong = [second.replace("0.5", "0.7"), "[]", "", "{}", '{"step": null}', third[:9] + "\xff"]
+    path.write_text("\n".join([first, older, *wrong, fourth, third[:20]]))
+    logs.MetricsWriter(tmp_path, step=4).close()
+    said = "metrics.jsonl must hold what was written there, but its crc32 is of something else"
+    assert said in caplog.text
+    assert "6 of its lines are damaged and left out." in caplog.text
+    assert files.read_log(path) == [
+        {"step": 1, "loss": 0.5},
+        {"step": 2, "loss": 0.25},
+        {"step": 4, "loss": 0.5},
+    ]
+
+
+DAMAGE = {
+    "empty": (b"", "must hold an object in JSON, got something else"),
+    "cut off": (b'{"steps": 3', "must hold an object in JSON, got something else"),
+    "no text": (b"\xff\xfe\0", "must hold an object in JSON, got something else"),
+    "deep": (b"[" * 100_000, "must hold an object in JSON, got something else"),
+    "a list": (b"[3]", "must hold an object in JSON, got list"),
+    "a number": (b"3", "must hold an object in JSON, got int"),
+    "without a key": (b"{}", "must hold steps of type int, got none"),
+    "of another type": (b'{"steps": "3"}', "must hold steps of type int, got str"),
+    "another number": (
+        b'{"steps": 7, "crc32": "e6bc6ba3"}',
+        "must hold what was written there",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named(damage, tmp_path, caplog):
+    content, sentence = DAMAGE[damage]
+    path = tmp_path / "settings.json"
+    files.write_json(path, {"steps": 3})
+    assert files.read_json(path, steps=int) == {"steps": 3}
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"settings\.json {sentence}") as caught:
+        files.read_json(path, steps=int)
+    assert "\n" not in str(caught.value)
+    assert files.read_note(path, steps=int) is None
+    assert f"{caught.value} It is left out and made anew." in caplog.text
+    path.unlink()
+    assert files.read_note(path, steps=int) is None
+    assert len(caplog.messages) == 1
+
+
+def test_every_flipped_bit_of_a_small_file_is_noticed(tmp_path):
+    path = tmp_path / "settings.json"
+    content = {"right": "0110", "top5": 3, "rate": 0.25}
+    files.write_json(path, content)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            found = files.read_json(path)
+        except ValueError:
+            continue
+        # What is left: another kind of space, or the checksum's own name.
+        assert content.items() <= found.items()
+
+
+def test_who_holds_a_lock_is_named(tmp_path, capsys):
+    code = (
+        "import sys\n"
+        "from jaxrobust.core import files\n"
+        "with files.alone(sys.argv[1], 'works here'):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    lock = tmp_path / "folder" / "lock"
+    command = [sys.executable, "-c", code, str(lock)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == b"held\n"
+        said = rf"^Process {other.pid} on \S+, since [-\d]+ [:\d]+, works here: only one may at a"
+        with (
+            pytest.raises(ValueError, match=said),
+            files.alone(lock, "works here", wait=False),
+        ):
+            pass
+        timer = threading.Timer(0.5, other.kill)  # it ends with the process
+        timer.start()
+        with files.alone(lock, "works here"):
+            assert timer.finished.is_set()
+    error = capsys.readouterr().err
+    assert error.startswith(f"Process {other.pid} on ")
+    assert error.endswith(" works here: waiting for it to end.\n")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import models
+from jaxrobust.core import files
 from jaxrobust.data import pipeline
 from jaxrobust.evaluation import evaluate
 from jaxrobust.models import late_fusion
@@ -142,8 +143,8 @@ def test_accuracy_while_training_is_the_evaluations(pretrained, data_dir, tmp_pa
     config = fusion(data_dir, pretrained / "std")
     config.evaluation.every_epochs = 100.0  # longer than the training: at its end
     (entry,) = study.run(config, tmp_path)
-    lines = (tmp_path / "std" / "seed0" / "metrics.jsonl").read_text().splitlines()
-    measured = [json.loads(line) for line in lines if "evaluation_top1" in line]
+    lines = files.read_log(tmp_path / "std" / "seed0" / "metrics.jsonl")
+    measured = [line for line in lines if "evaluation_top1" in line]
     assert measured == [{"step": STEPS, "evaluation_top1": entry["clean"]["top1"]}]
 
 

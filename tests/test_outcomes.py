@@ -238,6 +238,24 @@ def test_an_interrupted_pass_goes_on(folder, tmp_path, monkeypatch):
     assert len(list((folder / outcomes.FOLDER).glob("*.json"))) == 1  # the note is gone
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"settings": 3}', "another number"])
+def test_a_damaged_note_of_an_interrupted_pass_is_left_out(
+    folder, tmp_path, monkeypatch, content, caplog
+):
+    whole = measure(shutil.copytree(folder, tmp_path / "whole"), {"clean": {}}, batch_size=8)
+    calls = interrupted_at(5, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        measure(folder, {"clean": {}}, batch_size=8)  # 7 batches
+    (note,) = (folder / outcomes.FOLDER).glob("*.partial.json")
+    if content == "another number":
+        content = note.read_bytes().replace(b'"done": 4', b'"done": 5')
+    note.write_bytes(content)
+    found = measure(folder, {"clean": {}}, batch_size=8)
+    assert len(calls) == 5 + 7
+    np.testing.assert_array_equal(found["clean"].right, whole["clean"].right)
+    assert f"{note} must hold " in caplog.text
+
+
 def test_an_interrupted_pass_does_not_go_on_over_other_pictures(folder, tmp_path, monkeypatch):
     calls = interrupted_at(5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):

@@ -294,7 +294,7 @@ def test_two_calls_do_not_work_in_one_folder(workshop, capsys):
     held, freed = threading.Event(), []
 
     def work():
-        with files.alone(OUT / "state/lock", "Another call works here."):
+        with files.alone(OUT / "state/lock", "works here"):
             held.set()
             time.sleep(0.5)
             freed.append(time.monotonic())
@@ -302,7 +302,9 @@ def test_two_calls_do_not_work_in_one_folder(workshop, capsys):
     other = threading.Thread(target=work)
     other.start()
     held.wait()
-    with files.alone(OUT / "state/lock", "Another call works here."):
+    with files.alone(OUT / "state/lock", "works here"):
         assert time.monotonic() >= freed[0]
     other.join()
-    assert capsys.readouterr().err == "Another call works here.\n"
+    error = capsys.readouterr().err
+    assert error.startswith(f"Process {os.getpid()} on ")
+    assert error.endswith(", works here: waiting for it to end.\n")

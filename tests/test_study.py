@@ -1,9 +1,11 @@
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -12,8 +14,11 @@ import optax
 import pytest
 
 from experiments.pictures import evaluation_pictures
+from jaxrobust.core import files
 from jaxrobust.data import sources
+from jaxrobust.evaluation import outcomes, report
 from jaxrobust.training import checkpoints, study, train
+from jaxrobust.training.run import resolve_single
 from tests import catalog_data, tiny
 from tests.test_checkpoints import truncate
 
@@ -63,9 +68,9 @@ def test_study_of_two_runs(data_dir, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert study.run(config, tmp_path) == results
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert {path for path in after if after[path] != before.get(path)} == {
-        tmp_path / "results.json"
-    }
+    changed = {path for path in after if after[path] != before.get(path)}
+    # Locks name who holds them.
+    assert {path for path in changed if path.suffix != ".lock"} == {tmp_path / "results.json"}
 
     # Another attack to evaluate: evaluated again, not trained again.
     config.evaluation.attacks.pgd.epsilon = 0.0
@@ -222,6 +227,64 @@ def test_a_truncated_checkpoint_costs_only_its_own_steps(data_dir, tmp_path, cap
         again = train.train(config, tmp_path)
     assert "of step 30 cannot be read" in caplog.text
     assert_same(first, again)
+
+
+def test_damage_to_a_finished_study_leads_to_the_same_end(data_dir, tmp_path, caplog):
+    config = tiny.config(data_dir)
+    config.runs = {"std": {}, "other": {}}
+    results = [one for one in study.run(config, tmp_path) if one["run"] == "std"]
+    folder = tmp_path / "std" / "seed0"
+    whole = checkpoints.load(folder)
+    del config.runs["other"]
+    for damaged in (folder, tmp_path / "other" / "seed0"):
+        (damaged / "evaluation.json").write_text("")
+    for note in (folder / "outcomes").glob("*.json"):
+        note.write_text(note.read_text().replace("0", "1", 5))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("[]\n")
+    assert study.run(config, tmp_path) == results
+    for name in ("std/seed0/evaluation.json", "other/seed0/evaluation.json", "outcomes/"):
+        assert name in caplog.text
+    # Its evaluation is there, its weights are not: it is trained again from the checkpoint before.
+    truncate(folder, 30)
+    assert study.run(config, tmp_path) == results
+    assert "of step 30 cannot be read" in caplog.text
+    assert_same(whole, checkpoints.load(folder))
+    assert [line["step"] for line in files.read_log(folder / "metrics.jsonl")][-1] == 30
+
+
+def test_one_program_trains_in_a_folder(data_dir, tmp_path, capsys):
+    config = tiny.config(data_dir, steps=2)
+    other = resolve_single(config, tmp_path).description | {"model": {"name": "resnet18"}}
+    with ThreadPoolExecutor(1) as pool:
+        with checkpoints.only_training(tmp_path):
+            waiting = pool.submit(train.train, config, tmp_path)
+            deadline = time.monotonic() + 60
+            while "trains in" not in (said := capsys.readouterr().err):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            # What it has waited for was of another config.
+            checkpoints.write_config(tmp_path, other)
+        with pytest.raises(ValueError, match=r"holds a run of another config \(model"):
+            waiting.result()
+    assert f"Process {os.getpid()} on " in said
+    assert said.endswith(f"trains in {tmp_path}: waiting for it to end.\n")
+    assert checkpoints.read_config(tmp_path) == other
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_sigterm_ends_an_evaluation_with_a_sentence(data_dir, tmp_path, monkeypatch):
+    def terminated(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(outcomes, "measure", terminated)
+    monkeypatch.setattr(report, "outcomes", outcomes)
+    with pytest.raises(KeyboardInterrupt):  # which the command puts into words
+        study.run(tiny.config(data_dir, steps=2), tmp_path)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert checkpoints.newest_step(tmp_path / "std" / "seed0") == 2
 
 
 def test_nan_stops_with_the_step_and_saves_nothing_after_it(data_dir, tmp_path):

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxrobust.core.interrupts import TrainingStopped
 from jaxrobust.data import image_folder, pipeline, textured_shapes
 from jaxrobust.data.dataset_config import DatasetConfig
 from jaxrobust.stylization import __main__ as command
+from jaxrobust.stylization import copy_plan
 from jaxrobust.stylization import networks as networks_module
 from jaxrobust.stylization.dataset_copy import CopyStopped
 from jaxrobust.stylization.style_transfer import blend, stylize_unchecked
@@ -713,15 +715,49 @@ def test_interrupted_copy_goes_on_and_equals_a_whole_one(shallow, source, tmp_pa
     drawn.clear()
     copy(shallow, source, Counting(), output)
     assert not drawn
-    # Of a finished copy, what is gone is made again.
-    (output / "validation" / "cat" / "3.png").unlink()
+    # Of a finished copy, what is gone or damaged is made again.
+    folder = output / "validation" / "cat"
+    (folder / "3.png").unlink()
+    flip((folder / "4.png"), -20)
+    (folder / "5.png").write_bytes((folder / "5.png").read_bytes()[:-9])
+    flip(output / "validation.jsonl", -60)
     copy(shallow, source, Counting(), output)
-    assert len(drawn) == 1
+    assert len(drawn) == 4
     assert contents(output / "validation") == contents(whole)
     assert len(records(output / "validation.jsonl")) == 18
 
 
 @pytest.mark.slow
+def flip(path, place):
+    """The lowest bit of a byte."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_copy_is_verified_before_it_is_published(shallow, source, tmp_path, monkeypatch):
+    """A disk that loses what it is given, in the middle of the copy."""
+    whole = copy(shallow, source, stylization.StyleTextures(), tmp_path / "whole")
+    write = copy_plan.CopyPlan.write
+
+    def lossy(self, name, picture):
+        checksum = write(self, name, picture)
+        if name == "cat/3.png":
+            flip(self.incomplete / name, -20)
+        if name == "dog/1.png":
+            os.truncate(self.incomplete / name, 30)
+        return checksum
+
+    output = tmp_path / "copy"
+    monkeypatch.setattr(copy_plan.CopyPlan, "write", lossy)
+    with pytest.raises(ValueError, match=r"^2 of the 18 pictures .*are not what was .*cat.3\.png"):
+        copy(shallow, source, stylization.StyleTextures(), output)
+    assert not (output / "validation").exists()
+    monkeypatch.undo()
+    copy(shallow, source, stylization.StyleTextures(), output)
+    assert contents(output / "validation") == contents(whole)
+
+
 def test_copy_of_a_catalogued_set_keeps_the_labels(shallow, data_dir, tmp_path):
     config = DatasetConfig(name="textured_shapes", data_dir=str(data_dir))
     folder = copy(
@@ -793,7 +829,7 @@ def test_copy_with_other_settings_is_refused(shallow, source, tmp_path):
         copy(shallow, source, stylization.StyleTextures(), output)
     assert contents(output) == before
     (output / "validation.json").write_text('{"seed": 0')
-    with pytest.raises(ValueError, match=r"validation\.json must hold settings"):
+    with pytest.raises(ValueError, match=r"validation\.json must hold an object"):
         copy(shallow, source, stylization.StyleTextures(), output)
 
 
@@ -812,7 +848,7 @@ def test_one_copy_at_a_time(shallow, source, tmp_path):
         copy(shallow, source, Interrupting(3), output)
     before = contents(output)
     with filelock.FileLock(output / "validation.lock"):
-        with pytest.raises(ValueError, match=r"another holds .*validation\.lock"):
+        with pytest.raises(ValueError, match=r"holds .*validation\.lock: only one may"):
             copy(shallow, source, stylization.StyleTextures(), output)
         assert contents(output) == {**before, "validation.lock": b""}
     copy(shallow, source, stylization.StyleTextures(), output)

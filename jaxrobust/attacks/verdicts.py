@@ -1,6 +1,7 @@
 """What AutoAttack has found so far, in memory and on disk."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,17 @@ class Verdicts:
         self.part, self.seconds = 0, {}
         self.under_way = None
         self.written = time.perf_counter()
-        if path is None or not path.exists():
+        note = _read(path)
+        if note is None:
             return
-        with np.load(path) as note:
-            if str(note["settings"]) != settings:
-                raise ValueError(
-                    f"state_file {path} must be of the same classifier, images and options, got "
-                    "that of another call: remove it or name another file."
-                )
-            self.part, self.seconds = int(note["part"]), json.loads(str(note["seconds"]))
-            self.broken_by = note["broken_by"]
-            self.images[note["found"]] = note["images"]
-            if "index" in note:
-                leaves = [note[f"leaf{number}"] for number in range(int(note["leaves"]))]
-                self.under_way = note["waiting"].tolist(), note["index"], leaves
+        if note["settings"] != settings:
+            raise ValueError(
+                f"state_file {path} must be of the same classifier, images and options, got "
+                "that of another call: remove it or name another file."
+            )
+        self.part, self.seconds = note["part"], note["seconds"]
+        self.broken_by, self.under_way = note["broken_by"], note["under_way"]
+        self.images[note["found"]] = note["images"]
 
     def write(self, status: many.Status | None = None) -> None:
         """Write the note; without a status the next part begins anew."""
@@ -73,3 +71,28 @@ class Verdicts:
     def due(self) -> bool:
         """Whether the last note is old enough for another."""
         return time.perf_counter() - self.written > _SAVE_EVERY
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    """What `Verdicts.write` wrote; None when there is nothing, or it is damaged, with a warning."""
+    if path is None or not path.exists():
+        return None
+    try:
+        with np.load(path) as file:  # whose parts have checksums
+            note = {name: file[name] for name in file.files}
+        found: dict[str, Any] = {name: note[name] for name in ("broken_by", "found", "images")}
+        found |= {"settings": str(note["settings"]), "part": int(note["part"])}
+        found |= {"seconds": json.loads(str(note["seconds"])), "under_way": None}
+        if "index" in note:
+            leaves = [note[f"leaf{number}"] for number in range(int(note["leaves"]))]
+            found["under_way"] = note["waiting"].tolist(), note["index"], leaves
+        return found
+    except Exception as error:  # of zipfile, NumPy or zlib, according to the place
+        logging.getLogger("jaxrobust").warning(
+            "%s must hold a note of AutoAttack, got something else (%s: %s). It is left out and "
+            "made anew.",
+            path,
+            type(error).__name__,
+            error,
+        )
+        return None

@@ -2,13 +2,20 @@
 
 import contextlib
 import json
+import logging
 import os
+import platform
 import sys
+import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+# The key of a JSON object under which stands the CRC-32 of all the others.
+_SEAL = "crc32"
 
 
 @contextlib.contextmanager
@@ -42,21 +49,35 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(lock: str | os.PathLike[str], waiting: str) -> Iterator[None]:
-    """Hold a lock: a file, whose folder is made. Another process that holds it is waited for.
+def alone(lock: str | os.PathLike[str], doing: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock: a file, whose folder is made. It ends with the process, however that ends.
 
     Args:
-      lock: path of the file, which stays.
-      waiting: what is said, on standard error, while another process holds it.
+      lock: path of the file, which stays and names the process that held it last.
+      doing: what is done under it, as "trains in runs/std"; standard error says which process does
+        so while it is waited for.
+      wait: whether to wait for another process that holds it.
+
+    Raises:
+      ValueError: when another process holds it and is not waited for.
     """
-    Path(lock).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(lock)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Read first: some versions of filelock empty the file by trying.
+    names = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    other = f"{names[0] if names else 'Another process'} {doing}"
     file = FileLock(lock)
     try:
         held = file.acquire(timeout=0)
     except Timeout:
-        print(waiting, file=sys.stderr, flush=True)
+        if not wait:
+            raise ValueError(f"{other}: only one may at a time.") from None
+        print(f"{other}: waiting for it to end.", file=sys.stderr, flush=True)
         held = file.acquire()
     with held:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        with contextlib.suppress(OSError):  # a name is a help, no more
+            path.write_text(f"Process {os.getpid()} on {platform.node()}, since {since},\n")
         yield
 
 
@@ -84,7 +105,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON as `written_whole` does.
+    """Write JSON as `written_whole` does, an object with the checksum by which damage is noticed.
 
     Args:
       path: of the file; its folder is made.
@@ -95,26 +116,100 @@ def write_json(path: str | Path, content: Any) -> None:
       >>> path = Path(tempfile.mkdtemp()) / "figure" / "settings.json"
       >>> write_json(path, {"steps": 3, "loss": float("nan")})
       >>> json.loads(path.read_text())
+      {'steps': 3, 'loss': None, 'crc32': 'c97a5fb0'}
+      >>> read_json(path, steps=int)
       {'steps': 3, 'loss': None}
     """
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_sealed(content), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The settings in a file.
+def read_json(path: str | Path, **kinds: type) -> dict[str, Any]:
+    """The object in a file of JSON, without its checksum; one without a checksum is taken as it is.
+
+    Args:
+      path: of the file.
+      kinds: keys that it must have, and the type of each.
 
     Raises:
-      ValueError: when it holds something else.
+      FileNotFoundError: when there is none.
+      ValueError: when it is damaged or holds something else; the sentence names it.
+    """
+    return _opened(Path(path).read_bytes(), str(path), kinds)
+
+
+def read_note(path: str | Path, **kinds: type) -> dict[str, Any] | None:
+    """As `read_json`, of what can be made anew.
+
+    Returns:
+      None when there is nothing, or when it is damaged, which a warning says.
     """
     try:
-        settings = json.loads(Path(path).read_text())
+        return read_json(path, **kinds)
+    except FileNotFoundError:
+        return None
     except ValueError as error:
+        logging.getLogger("jaxrobust").warning("%s It is left out and made anew.", error)
+        return None
+
+
+def json_line(content: dict[str, Any]) -> str:
+    """An object as one line of a log, with its checksum and without a newline."""
+    return json.dumps(_sealed(content))
+
+
+def read_log(path: str | Path, **kinds: type) -> list[dict[str, Any]]:
+    """The objects in the complete lines of a log; the damaged ones are left out, with a warning.
+
+    Args:
+      path: of the file; one that does not exist has no lines.
+      kinds: as of `read_json`, for each line.
+    """
+    objects, damaged = [], []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            objects.append(_opened(line, f"Line {number} of {path}", kinds))
+        except ValueError as error:
+            damaged.append(error)
+    if damaged:
+        logging.getLogger("jaxrobust").warning(
+            "%s %d of its lines are damaged and left out.", damaged[0], len(damaged)
+        )
+    return objects
+
+
+def _sealed(content: Any) -> Any:
+    content = _finite(content)
+    if not isinstance(content, dict):
+        return content
+    content = {key: value for key, value in content.items() if key != _SEAL}
+    return content | {_SEAL: _checksum(json.loads(json.dumps(content)))}
+
+
+def _opened(text: str | bytes, name: str, kinds: dict[str, type]) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise ValueError(
-            f"{path} must hold settings as JSON, got something else: {error}."
+            f"{name} must hold an object in JSON, got something else: {error}."
         ) from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold settings as JSON, got a {type(settings).__name__}.")
-    return settings
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} must hold an object in JSON, got {type(content).__name__}.")
+    seal = content.pop(_SEAL, None)
+    if seal is not None and seal != _checksum(content):
+        raise ValueError(
+            f"{name} must hold what was written there, but its {_SEAL} is of something else: it is "
+            "damaged, or was edited without removing that key."
+        )
+    for key, kind in kinds.items():
+        value = content.get(key)
+        if not isinstance(value, kind):
+            got = type(value).__name__ if key in content else "none"
+            raise ValueError(f"{name} must hold {key} of type {kind.__name__}, got {got}.")
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def _finite(content: Any) -> Any:

@@ -1,6 +1,8 @@
 """Why long work ends before its end: it was interrupted, or what it minimises is no number."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -12,6 +14,27 @@ class TrainingStopped(Exception):
 
 class NotFinite(ArithmeticError):
     """The loss became NaN or infinite; the last checkpoint is from before that."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM is KeyboardInterrupt: work ends with a sentence and leaves nothing half made.
+
+    Programs of several processes are left to JAX, whose coordination service watches for SIGTERM.
+    """
+
+    def stop(kind, frame):
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop) if jax.process_count() == 1 else None
+    except ValueError:  # not the main thread: the caller keeps its own handling
+        previous = None
+    try:
+        yield
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
 
 
 class Interrupts:

@@ -1,6 +1,5 @@
 """What a person sees of a long run: the progress line, JSON lines and TensorBoard files."""
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -113,8 +112,8 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter  # slow to import, and only runs need it
 
         path = folder / "metrics.jsonl"
-        kept = [line for line in files.read_lines(path) if json.loads(line)["step"] <= step]
-        files.write_lines(path, kept)
+        kept = [line for line in files.read_log(path, step=int) if line["step"] <= step]
+        files.write_lines(path, map(files.json_line, kept))
         self._lines = path.open("a")
         # Hides from TensorBoard what an interrupted session logged beyond the checkpoint.
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
@@ -123,7 +122,7 @@ class MetricsWriter:
         """Append the scalars of one step."""
         if not self.active:
             return
-        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._lines.write(files.json_line({"step": step, **scalars}) + "\n")
         self._lines.flush()
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
+import shutil
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
+
+from jaxrobust.core.files import alone, read_note
 
 
 def encode_png(image: np.ndarray) -> io.BytesIO:
@@ -30,6 +36,27 @@ def encode_png(image: np.ndarray) -> io.BytesIO:
     return io.BytesIO(encoded.tobytes())
 
 
+@contextlib.contextmanager
+def only_preparation(title: str, folder: Path) -> Iterator[None]:
+    """Of several programs of this library that prepare a data set in a folder, one at a time."""
+    with alone(folder / ".preparation.lock", f"prepares {title} in {folder}"):
+        yield
+
+
+def remove_abandoned(folder: Path, *, untouched: float = 0.0) -> None:
+    """Remove the unfinished folders that killed preparations have left.
+
+    Args:
+      folder: of all versions of a data set.
+      untouched: for so many seconds they must not have changed.
+    """
+    for left in folder.glob("incomplete.*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            newest = max(path.stat().st_mtime for path in [left, *left.rglob("*")])
+            if time.time() - newest >= untouched:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A TFDS builder that can prepare its data set anywhere.
 
@@ -40,19 +67,29 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # TFDS would look the code up with importlib_resources, which is none of its requirements.
     code_path = None
 
+    def __init__(self, **options: Any) -> None:
+        self._damage: Exception | None = None
+        try:
+            super().__init__(**options)
+        except Exception as error:
+            # Of whatever kind TFDS trips over in a damaged description, which is read last.
+            if "_data_dir" not in vars(self):
+                raise
+            self._damage = error
+
     def is_current(self) -> bool:
-        """Whether the data set is on disk, complete, and made from today's metadata."""
-        metadata_file = epath.Path(self.data_dir) / "metadata.json"
-        if not metadata_file.exists() or not self.is_prepared():
+        """Whether the data set is on disk, complete, legible, and made from today's metadata."""
+        metadata = read_note(Path(self.data_dir) / "metadata.json")
+        if metadata is None or self._damage is not None or not self.is_prepared():
             return False
-        current = json.loads(json.dumps(self._info().metadata))
-        return json.loads(metadata_file.read_text()) == current
+        return metadata == json.loads(json.dumps(self._info().metadata))
 
     def prepare(self, *, manual_dir: str | None = None) -> None:
         """Prepare the data set as array_record, unless it is current.
 
-        Two processes may do so at once: TFDS writes to a folder of its own and renames it once it
-        is complete, so whoever comes second finds the same data set in place.
+        TFDS writes to a folder of its own and renames it once it is complete. Of several processes
+        one prepares; the others wait, and find the data set in place. What killed ones have left is
+        removed.
 
         Args:
           manual_dir: folder of what was downloaded by hand, for builders that need it; None is
@@ -63,17 +100,34 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         """
         if self.is_current():
             return
-        path = epath.Path(self.data_dir)
+        path = Path(self.data_dir)
+        config = {"config": self.builder_config.name} if self.builder_config else {}
+        title = "/".join(filter(None, [self.name, config.get("config")]))
+        with only_preparation(title, path.parent):
+            remove_abandoned(path.parent)
+            # A new builder, since this one has looked before it waited.
+            builder = type(self)(data_dir=self.data_dir_root, **config)
+            if not builder.is_current():
+                builder._prepare(path, title, manual_dir)
+
+    def _prepare(self, path: Path, title: str, manual_dir: str | None) -> None:
+        builder = self
         if path.exists():
+            if self._damage is not None:
+                logging.getLogger("jaxrobust").warning(
+                    "The description of %s in %s cannot be read (%s: %s): it is prepared anew.",
+                    title,
+                    path,
+                    type(self._damage).__name__,
+                    str(self._damage).strip().partition("\n")[0],
+                )
             # Moved out of the way in one step, so that nobody ever sees half of a data set.
             outdated = path.parent / f"incomplete.{uuid.uuid4().hex}"
-            with contextlib.suppress(OSError):
-                path.rename(outdated)
-                outdated.rmtree()
-        # A new builder, since this one may have read the outdated set's information.
-        config = {"config": self.builder_config.name} if self.builder_config else {}
-        builder = type(self)(data_dir=self.data_dir_root, **config)
-        title = "/".join(filter(None, [self.name, config.get("config")]))
+            path.rename(outdated)
+            shutil.rmtree(outdated, ignore_errors=True)
+            # Without what this one has read of the outdated set.
+            config = {"config": self.builder_config.name} if self.builder_config else {}
+            builder = type(self)(data_dir=self.data_dir_root, **config)
         print(f"Preparing {title} in {path} ...", end="", file=sys.stderr, flush=True)
         start = time.perf_counter()
         try:
@@ -83,8 +137,5 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                     file_format="array_record",
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
                 )
-        except OSError:
-            if not builder.is_current():
-                raise
         finally:
             print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust.core.interrupts import terminable
 from jaxrobust.data import catalog, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.decode import decode
+from jaxrobust.data.embedded import only_preparation, remove_abandoned
 from jaxrobust.data.textured_shapes import TexturedShapes
 
 # Archives that have to be downloaded by hand: all of the inner tuples, one name of each.
@@ -35,6 +37,7 @@ _BY_HAND = {
 }
 
 
+_ABANDONED = 3600.0  # seconds without a change
 _FEW_CLASSES = 10  # no more are counted one by one
 
 
@@ -61,6 +64,9 @@ def prepare(
         raise ValueError(f"{name} is read as it is and needs no preparation.")
     config, _ = resolve(DatasetConfig(name=name, data_dir=data_dir))
     builder = sources.open_builder(config, dataset)
+    folder = pathlib.Path(builder.data_dir).parent
+    # TFDS's own programs may prepare there too, and do not know our lock.
+    remove_abandoned(folder, untouched=_ABANDONED)
     if not (builder.data_path.exists() and builder.is_prepared()):
         missing = _missing_archives(name, builder, manual_dir)
         if missing:
@@ -68,7 +74,8 @@ def prepare(
         if hasattr(builder, "prepare"):
             builder.prepare(manual_dir=manual_dir)
         else:
-            _prepare_with_tensorflow(name, builder, manual_dir)
+            with only_preparation(name, folder):
+                _prepare_with_tensorflow(name, builder, manual_dir)
     return _check(config, dataset)
 
 
@@ -166,9 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     name, data_dir = options.dataset, options.data_dir
     try:
-        sizes = prepare(name, data_dir=data_dir, manual_dir=options.manual_dir)
-        for split, size in sizes.items():
-            print(f"{split}: {size:,} images{_by_class(name, split, data_dir)}")
+        with terminable():
+            sizes = prepare(name, data_dir=data_dir, manual_dir=options.manual_dir)
+            for split, size in sizes.items():
+                print(f"{split}: {size:,} images{_by_class(name, split, data_dir)}")
+    except KeyboardInterrupt:
+        raise SystemExit("Interrupted; the same command begins anew.") from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ class Split:
       class_names: their names; empty if they have none.
       native_size: height and width of all images, in pixels; None where they differ.
       channels: that images are decoded to: 3, or 1, grey.
+      files: those that the records are read from, in their order, and how many of each; none where
+        every record is a file of its own.
     """
 
     dataset_name: str
@@ -50,13 +53,22 @@ class Split:
     class_names: tuple[str, ...]
     native_size: int | None
     channels: int
+    files: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = int(index)
-        record = self.records[index]
+        try:
+            record = self.records[index]
+        except (RuntimeError, ValueError) as error:  # of array_record, of the record's format
+            if not self.files:
+                raise
+            raise ValueError(
+                f"Cannot read {self.describe(index)} from {self._file(index)}, which is damaged "
+                f"({_first_line(error)}): delete its folder and prepare the data set again."
+            ) from error
         label = int(record["label"])
         if not 0 <= label < self.num_classes:
             raise ValueError(
@@ -74,6 +86,15 @@ class Split:
         named = getattr(self.records, "describe", None)
         return named(index) if named else f"image {index} of {self.dataset_name} {self.name}"
 
+    def _file(self, index: int) -> str:
+        ends = itertools.accumulate(count for _, count in self.files)
+        names = (name for name, _ in self.files)
+        return next(name for name, end in zip(names, ends, strict=True) if index < end)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
 
 def prepare_command(config: DatasetConfig) -> str:
     """The command that prepares a data set."""
@@ -90,7 +111,10 @@ def open_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
 
 def prepared_folder(config: DatasetConfig, dataset: catalog.Dataset) -> pathlib.Path | None:
     """Where a data set is prepared, None if it is not; prepares nothing."""
-    builder = find_builder(config, dataset)
+    try:
+        builder = find_builder(config, dataset)
+    except ValueError:
+        return None
     if dataset.embedded:
         prepared = builder.is_current()
     else:
@@ -110,7 +134,11 @@ def folder(config: DatasetConfig, split: str) -> str:
 
 
 def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
-    """The TFDS builder of a data set, prepared or not."""
+    """The TFDS builder of a data set, prepared or not.
+
+    Raises:
+      ValueError: when the description of one that the library does not make itself is damaged.
+    """
     import tensorflow_datasets as tfds
 
     # Importing these registers their builders.
@@ -118,7 +146,16 @@ def find_builder(config: DatasetConfig, dataset: catalog.Dataset) -> Any:
 
     del digits, fashion_mnist, textured_shapes, tiny_imagenet
     if not dataset.embedded:
-        return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+        try:
+            return tfds.builder(dataset.tfds_name, data_dir=config.data_dir)
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # of whatever kind TFDS trips over in a description
+            place = config.data_dir or "TFDS's folder"
+            raise ValueError(
+                f"The description of {config.name} in {place} cannot be read "
+                f"({_first_line(error)}): delete its folder and run {prepare_command(config)}."
+            ) from error
     name, _, builder_config = cast(str, dataset.tfds_name).partition("/")
     kwargs = {"config": builder_config} if builder_config else {}
     return tfds.builder_cls(name)(data_dir=config.data_dir, **kwargs)
@@ -188,7 +225,15 @@ def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
     check_that(not empty, f"The split {split!r} of {config.name}", "hold at least one image", 0)
     for part in re.findall(r"\w+(?=\[|\+|$)", split) if splits else ():
         info = builder.info.splits[part]
-        counted = _count_records(tuple(map(str, info.filepaths)))
+        paths = tuple(map(str, info.filepaths))
+        try:
+            counted = _count_records(paths)
+        except Exception as error:
+            raise ValueError(
+                f"Cannot open split {part!r} of {config.name}, of whose files {paths[0]} is the "
+                f"first ({_first_line(error)}): delete {builder.data_dir} and run "
+                f"{prepare_command(config)}."
+            ) from error
         if counted != info.num_examples:
             raise ValueError(
                 f"{config.name} in {builder.data_dir} holds {counted} records in {part!r} where "
@@ -216,6 +261,10 @@ def _open_tfds(config: DatasetConfig, dataset: catalog.Dataset, split: str) -> S
         class_names=tuple(label.names) if label.names else (),
         native_size=dataset.native_size,
         channels=dataset.channels,
+        files=tuple(
+            (str(part.filename), part.take)
+            for part in (builder.info.splits[split].file_instructions if splits else ())
+        ),
     )
 
 

@@ -1,7 +1,6 @@
 """Which images of a split a classifier has right: clean, attacked, filtered, by their texture."""
 
 import functools
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,9 +129,10 @@ def evaluate(
     with pipeline.evaluation_batches(dataset, split, batch_size=batch_size, mesh=mesh) as batches:
         size = batches.batch_size
         settings = _settings(classifier, dataset, attacked, swept, size, split, key, basis)
-        total, done = _read_partial(partial_file, settings)
-        if done:
-            batches.set_state(total.pop("position"))
+        total, done = {}, 0
+        if note := _read_partial(partial_file, settings):
+            total, done = note["total"], note["done"]
+            batches.set_state(note["position"])
         # Once for all batches: what is on one device alone would be sent again with each.
         classifier = jax.device_put(classifier, NamedSharding(mesh, PartitionSpec()))
         progress = logs.Progress(title, len(batches), images=size, every=every)
@@ -152,9 +152,8 @@ def evaluate(
                 progress.show(done)
             if noting and time.perf_counter() - noted > _SAVE_EVERY:
                 noted = time.perf_counter()
-                position = {"position": batches.get_state()}
-                note = {"settings": settings, "done": done}
-                files.write_json(noting, note | {"total": total | position})
+                note = {"settings": settings, "done": done, "total": total}
+                files.write_json(noting, note | {"position": batches.get_state()})
         progress.close()
     if total["n"] != batches.num_examples:
         raise RuntimeError(
@@ -212,10 +211,8 @@ def _settings(classifier, dataset, attacked, swept, batch_size, split, key, basi
     return digest(described, *jax.tree.leaves(classifier), jax.random.key_data(key))
 
 
-def _read_partial(partial_file, settings) -> tuple[dict, int]:
-    if partial_file is None or not partial_file.exists():
-        return {}, 0
-    note = json.loads(partial_file.read_text())
-    if note["settings"] != settings:
-        return {}, 0
-    return note["total"], note["done"]
+def _read_partial(partial_file: Path | None, settings: str) -> dict[str, Any] | None:
+    if partial_file is None:
+        return None
+    note = files.read_note(partial_file, settings=str, done=int, total=dict, position=dict)
+    return note if note and note["settings"] == settings else None

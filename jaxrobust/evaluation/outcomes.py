@@ -28,7 +28,7 @@ from jaxrobust import models
 from jaxrobust.attacks import ensemble
 from jaxrobust.classifier import Classifier
 from jaxrobust.core import digests, runtime
-from jaxrobust.core.files import alone, write_json
+from jaxrobust.core.files import alone, read_note, write_json
 from jaxrobust.core.named import check_choice
 from jaxrobust.data import pipeline
 from jaxrobust.evaluation import attack_options, driven, evaluate
@@ -96,8 +96,8 @@ def measure(
       {name: outcome}, in the order of the questions.
 
     Raises:
-      FileNotFoundError: when there is no checkpoint.
-      ValueError: for an unknown filter, attack or option.
+      FileNotFoundError: when there is no checkpoint that can be read.
+      ValueError: for an unknown filter, attack or option, or a damaged config.json.
     """
     folder, split = Path(folder), split or data.evaluation_split
     description = checkpoints.read_config(folder)
@@ -122,8 +122,7 @@ def measure(
     path = folder / FOLDER / f"{digests.digest(place | {'split': split})[:16]}.json"
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            waiting = f"Another call measures {folder}: waiting for it to end."
-            stack.enter_context(alone(path.with_suffix(".lock"), waiting))
+            stack.enter_context(alone(path.with_suffix(".lock"), f"measures {folder}"))
         kept = runtime.from_first_process(_read(path, identity))
         missing = {key: questions[name] for name, key in keys.items() if key not in kept}
         if missing:
@@ -220,14 +219,8 @@ def _outcome(kept: Mapping[str, Any]) -> Outcome:
 
 def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What is kept of this checkpoint and these data: {key of a question: counts}."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # not there, or damaged: measured anew
-        return {}
-    if not isinstance(found, dict) or found.get("identity") != identity:
-        return {}
-    kept = found.get("outcomes")
-    return kept if isinstance(kept, dict) else {}
+    found = read_note(path, identity=dict, outcomes=dict)
+    return found["outcomes"] if found and found["identity"] == identity else {}
 
 
 def _program(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,15 @@ class CopyPlan:
         }
         return content, style, record
 
-    def write(self, name: str, picture: np.ndarray) -> None:
-        """Write one picture, whole or not at all."""
+    def write(self, name: str, picture: np.ndarray) -> str:
+        """Write one picture, whole or not at all; its file's checksum."""
         if self.file_format == "png":
             encoded = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
         else:
             encoded = simplejpeg.encode_jpeg(picture, quality=95, colorsubsampling="444")
         with files.written_whole(self.incomplete / name) as temporary:
             temporary.write_bytes(encoded)
+        return _checksum(encoded)
 
     def prepare_output(self, settings: dict[str, Any]) -> bool:
         """Check that the output is empty or a part of this very copy; is there work left?"""
@@ -123,48 +125,73 @@ class CopyPlan:
         return self._reopened() if self.folder.exists() else True
 
     def _reopened(self) -> bool:
-        """Whether pictures or records of a finished copy are gone; then it is unfinished again."""
+        """Whether pictures or records of a finished copy are gone or damaged: then it is unfinished
+        again."""
         recorded = self._recorded(self.records, self.folder)
         missing = len(self.split) - len(recorded)
         if missing:
             logging.warning(
-                "%d of the %d pictures in %s are gone, or their records: they are made again.",
+                "%d of the %d pictures in %s are gone or damaged, or their records: they are made "
+                "again.",
                 missing, len(self.split), self.folder,
             )  # fmt: skip
-            files.write_lines(self.unfinished_records, recorded.values())
+            self._write_records(self.unfinished_records, recorded.values())
             self.folder.rename(self.incomplete)
         else:
             self.unfinished_records.unlink(missing_ok=True)
         return bool(missing)
 
-    def finished(self) -> dict[int, str]:
-        """The records, by index, of the pictures that are recorded and there."""
+    def finished(self) -> dict[int, dict[str, Any]]:
+        """The records, by index, of the pictures that are recorded and there as written."""
         return self._recorded(self.unfinished_records, self.incomplete)
 
-    def _recorded(self, records: Path, folder: Path) -> dict[int, str]:
-        recorded = {}
-        for line in files.read_lines(records):
-            try:
-                record = json.loads(line)
-                index, picture = record["index"], folder / record["picture"]
-            except (ValueError, TypeError, KeyError):  # damaged: the picture is made again
-                continue
-            if index in range(len(self.split)) and picture.is_file():
-                recorded[int(index)] = line
-        return recorded
+    def _recorded(self, records: Path, folder: Path) -> dict[int, dict[str, Any]]:
+        found = files.read_log(records, index=int, picture=str)  # damaged ones are made again
+        found = [record for record in found if record["index"] in range(len(self.split))]
 
-    def begin(self) -> dict[int, str]:
+        def whole(record: dict[str, Any]) -> bool:
+            picture = folder / record["picture"]
+            if "picture_crc32" not in record:  # of an earlier version
+                return picture.is_file()
+            try:
+                return _checksum(picture.read_bytes()) == record["picture_crc32"]
+            except OSError:
+                return False
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            kept = zip(found, pool.map(whole, found), strict=True)
+            return {record["index"]: record for record, is_whole in kept if is_whole}
+
+    def _write_records(self, path: Path, records: Iterable[dict[str, Any]]) -> None:
+        files.write_lines(path, map(files.json_line, records))
+
+    def begin(self) -> dict[int, dict[str, Any]]:
         """What `finished` returns, and nothing else left in the file of the records."""
         recorded = self.finished()
-        files.write_lines(self.unfinished_records, recorded.values())
+        self._write_records(self.unfinished_records, recorded.values())
         return recorded
 
     def finish(self) -> None:
-        """The records in order and the copy under its own name: complete."""
+        """The records in order and the copy under its own name: complete.
+
+        Raises:
+          ValueError: when a picture is no longer what was written.
+        """
         recorded = self.finished()
-        files.write_lines(self.records, [recorded[index] for index in range(len(self.split))])
+        indices = range(len(self.split))
+        if missing := [index for index in indices if index not in recorded]:
+            raise ValueError(
+                f"{len(missing)} of the {len(indices)} pictures in {self.incomplete} are not what "
+                f"was written, the first of them that of {self.split.describe(missing[0])}: the "
+                "same command makes them again."
+            )
+        self._write_records(self.records, [recorded[index] for index in indices])
         self.incomplete.rename(self.folder)
         self.unfinished_records.unlink(missing_ok=True)
+
+
+def _checksum(content: bytes) -> str:
+    return f"{zlib.crc32(content):08x}"
 
 
 def without_small(split: sources.Split) -> sources.Split:

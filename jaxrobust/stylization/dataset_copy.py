@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -12,13 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxrobust.core import logs, pytrees
+from jaxrobust.core import files, logs, pytrees
 from jaxrobust.core.checks import check_count, check_that
 from jaxrobust.core.interrupts import Interrupts
 from jaxrobust.core.named import check_choice
@@ -76,7 +74,7 @@ def stylize_dataset(
     picture its source, style, seed and strength, and `<output_split>.json`, the settings. Where the
     classes' names are not in the order of the labels, the folders' names begin with the label, so
     that a model trained on the source can be evaluated on the copy. Pictures that are gone from a
-    finished copy are made again.
+    finished copy, or are not what was written, are made again.
 
     Args:
       encoder: as of `stylize`.
@@ -100,8 +98,8 @@ def stylize_dataset(
     Raises:
       FileNotFoundError: when the source is not there.
       ValueError: when an option is out of range, a picture cannot be read, the pictures are too
-        small for the encoder, one of the folders lies inside the other, or the output holds
-        something else, or another copy is being written there.
+        small for the encoder, one of the folders lies inside the other, the output holds something
+        else, another copy is being written there, or a picture is not what was written.
       CopyStopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     check_strength(strength)
@@ -173,19 +171,10 @@ def stylize_dataset(
 def _only_copy_at(path: Path) -> Generator[None]:
     """Hold the lock of a file, which is made, and removed at the end.
 
-    It ends with the process, however that ends; a file that a killed one left does no harm.
-
     Raises:
       ValueError: when another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(path).acquire(blocking=False)
-    except filelock.Timeout:
-        raise ValueError(
-            f"output must not be written by two copies at once, but another holds {path}."
-        ) from None
-    with lock:
+    with files.alone(path, f"writes a copy there and holds {path}", wait=False):
         try:
             yield
         finally:
@@ -219,8 +208,9 @@ def _copy(
 
         def write(records: Sequence[dict[str, Any]], pictures: Array) -> None:
             names = [record["picture"] for record in records]
-            list(pool.map(plan.write, names, np.asarray(pictures)[: len(names)]))
-            stream.writelines(f"{json.dumps(record)}\n" for record in records)
+            checksums = list(pool.map(plan.write, names, np.asarray(pictures)[: len(names)]))
+            for record, checksum in zip(records, checksums, strict=True):
+                stream.write(files.json_line(record | {"picture_crc32": checksum}) + "\n")
             stream.flush()
             progress.step(len(records))
 

@@ -182,7 +182,6 @@ def train_decoder(
     }
     batches = pipeline.train_batches(resolved, batch_size=batch_size, seed=seed, mesh=mesh)
     _check_folder(folder, description)
-
     replicated = NamedSharding(mesh, PartitionSpec())
     encoder = jax.device_put(pytrees.as_pytree(encoder), replicated)
     decoder = mirrored_decoder(encoder, jax.random.key(seed), image_shape=(size, size, 3))
@@ -195,16 +194,16 @@ def train_decoder(
         weights=(content_weight, style_weight),
         mesh=mesh,
     )
-    store = checkpoints.Checkpoints(folder)
     done = 0
     progress = logs.Progress("decoder", steps, images=batch_size, every=log_every_seconds)
-    with batches, Interrupts() as interrupts:
+    with batches, checkpoints.only_training(folder), Interrupts() as interrupts:
+        _check_folder(folder, description)  # once more: another program may have begun meanwhile
+        store = checkpoints.Checkpoints(folder)
         try:
-            restored = store.restore(decoder.parameters, state)
+            restored = store.restore(decoder.parameters, state, batches.set_state)
             if restored is not None:
-                done, parameters, state, position = restored
+                done, parameters, state, _ = restored
                 decoder = decoder.replace(parameters=parameters)
-                batches.set_state(position)
             if done > steps:
                 raise ValueError(
                     f"{folder} holds a training of {done} steps, more than steps={steps}: "

@@ -1,12 +1,15 @@
 """Checkpoints of a run: written whole or not at all, and opened as a Classifier with one line."""
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,13 +22,32 @@ from jaxrobust.core import digests, files
 
 _CONFIG = "config.json"
 _FOLDER = "checkpoints"
+_LOCK = "training.lock"
+_VARIABLES, _CHECKSUMS = "variables", "checksums"
+
+
+@contextlib.contextmanager
+def only_training(folder: str | Path) -> Iterator[None]:
+    """Of several programs that train in a folder, one; the others wait and say for which.
+
+    Two at once would delete each other's unfinished checkpoints.
+
+    Args:
+      folder: of one run and seed; made if need be.
+    """
+    if jax.process_index() > 0:  # of one program; the first waits, and the others for the first
+        yield
+        return
+    with files.alone(Path(folder) / _LOCK, f"trains in {folder}"):
+        yield
 
 
 class Checkpoints:
     """The checkpoints of one run, the newest `keep` of them.
 
-    A checkpoint has three items: `variables` (all that a Classifier needs), `training` (the rest
-    of the state) and `data` (the state of the data iterator).
+    A checkpoint has four items: `variables` (all that a Classifier needs), `training` (the rest
+    of the state), `data` (the state of the data iterator) and `checksums`, of each array of the
+    others, by which damage is noticed; those of earlier versions lack the last.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2):
@@ -34,7 +56,9 @@ class Checkpoints:
         )
         self._folder = Path(folder).absolute() / _FOLDER
         self._manager = ocp.CheckpointManager(
-            self._folder, options=options, item_names=("variables", "training", "data")
+            self._folder,
+            options=options,
+            item_names=(_VARIABLES, "training", "data", _CHECKSUMS),
         )
 
     def save(self, step: int, variables: Any, training: Any, data: dict) -> None:
@@ -45,6 +69,13 @@ class Checkpoints:
                 variables=ocp.args.StandardSave(variables),
                 training=ocp.args.StandardSave(training),
                 data=ocp.args.JsonSave(data),
+                checksums=ocp.args.JsonSave(
+                    {
+                        _VARIABLES: _checksums(variables),
+                        "training": _checksums(training),
+                        "data": _checksum(data),
+                    }
+                ),
             ),
             force=True,
         )
@@ -53,39 +84,61 @@ class Checkpoints:
         """The steps of which there is a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, variables: Any, training: Any) -> tuple[int, Any, Any, dict] | None:
+    def restore(
+        self,
+        variables: Any,
+        training: Any,
+        resume: Callable[[dict], None] = lambda data: None,
+    ) -> tuple[int, Any, Any, dict] | None:
         """The newest checkpoint that can be read: step, variables, training, data; None if none is.
 
-        One that cannot be read is named in a warning and set aside (its folder gets the ending
-        ".unreadable", nothing is deleted), and the one before is taken.
+        One that cannot be read is named in a warning, and the one before is taken. What is newer
+        than that is set aside: its folder gets the ending ".unreadable", nothing is deleted.
 
         Args:
           variables, training: pytrees of the same structure, whose shardings the result gets.
+          resume: is given `data`; what it raises counts as damage.
 
         Raises:
           OSError: when there are checkpoints and none can be read.
         """
+        damaged: list[tuple[int, Exception]] = []
         for step in reversed(self.steps()):
             try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        variables=ocp.args.StandardRestore(variables),
-                        training=ocp.args.StandardRestore(training),
-                        data=ocp.args.JsonRestore(),
-                    ),
-                )
+                found = self._read(step, variables, training)
+                resume(found[-1])
             except Exception as error:
-                if step == min(self.steps()):
-                    raise OSError(
-                        f"No checkpoint in {self._folder} can be read, the oldest because of "
-                        f"{type(error).__name__}; remove the folder to start anew."
-                    ) from error
+                damaged.append((step, error))
                 _warn_unreadable(self._folder, step, error)
-                self._set_aside(step)
                 continue
-            return step, restored.variables, restored.training, restored.data
+            for newer, _ in damaged:
+                self._set_aside(newer)
+            return found
+        if damaged:
+            _, first = damaged[0]
+            raise OSError(
+                f"No checkpoint in {self._folder} can be read, the newest because of "
+                f"{_in_short(first)}; remove the folder to start anew."
+            ) from first
         return None
+
+    def _read(self, step: int, variables: Any, training: Any) -> tuple[int, Any, Any, dict]:
+        asked: dict[str, Any] = {
+            _VARIABLES: ocp.args.StandardRestore(variables),
+            "training": ocp.args.StandardRestore(training),
+            "data": ocp.args.JsonRestore(),
+        }
+        if _has_checksums(self._folder / str(step)):
+            asked[_CHECKSUMS] = ocp.args.JsonRestore()
+        found = self._manager.restore(step, args=ocp.args.Composite(**asked))
+        if _CHECKSUMS in asked:
+            for name in (_VARIABLES, "training"):
+                _check(found[name], found.checksums[name])
+            if found.checksums["data"] != _checksum(found.data):
+                raise ValueError("the data iterator's state is not what was written.")
+        if found.data["batches"] != step:
+            raise ValueError(f"the data iterator's state is of step {found.data['batches']}.")
+        return step, found[_VARIABLES], found.training, found.data
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -106,14 +159,49 @@ class Checkpoints:
 
 
 def _warn_unreadable(folder: Path, step: int, error: Exception) -> None:
-    first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
     logging.getLogger("jaxrobust").warning(
-        "The checkpoint %s of step %d cannot be read (%s: %s); the one before is used.",
+        "The checkpoint %s of step %d cannot be read (%s); the one before is used.",
         folder / str(step),
         step,
-        type(error).__name__,
-        first_line,
+        _in_short(error),
     )
+
+
+def _in_short(error: Exception) -> str:
+    first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+    return f"{type(error).__name__}: {first_line}"
+
+
+def _checksums(tree: Any) -> list[str]:
+    """The CRC-32 of each array, in the order of the leaves.
+
+    Against accidents, not malice, and the cheapest that there is: 25 million numbers take 0.05 s.
+    """
+    return [_checksum(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _checksum(content: Any) -> str:
+    """Of an array, its type and shape included; of all else as JSON."""
+    if not isinstance(content, np.ndarray | np.generic | jax.Array):
+        return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
+    if isinstance(content, jax.Array) and content.is_fully_replicated:
+        content = content.addressable_data(0)  # of several hosts' devices: what is here
+    array = np.asarray(content)
+    begun = zlib.crc32(f"{array.dtype} {array.shape}".encode())
+    return f"{zlib.crc32(array.reshape(-1).view(np.uint8).data, begun):08x}"
+
+
+def _check(tree: Any, checksums: list[str]) -> None:
+    """Raise unless each array is the one that was written."""
+    for (path, leaf), checksum in zip(
+        jax.tree_util.tree_leaves_with_path(tree), checksums, strict=True
+    ):
+        if _checksum(leaf) != checksum:
+            raise ValueError(f"the array {jax.tree_util.keystr(path)} is not what was written.")
+
+
+def _has_checksums(checkpoint: Path) -> bool:
+    return (checkpoint / _CHECKSUMS).is_dir()
 
 
 def write_config(folder: str | Path, description: dict) -> None:
@@ -122,9 +210,13 @@ def write_config(folder: str | Path, description: dict) -> None:
 
 
 def read_config(folder: str | Path) -> dict | None:
-    """What `write_config` wrote, None when there is nothing."""
+    """What `write_config` wrote, None when there is nothing.
+
+    Raises:
+      ValueError: when it is damaged or holds something else.
+    """
     path = Path(folder) / _CONFIG
-    return json.loads(path.read_text()) if path.exists() else None
+    return files.read_json(path, model=dict, image_shape=list) if path.exists() else None
 
 
 def write(
@@ -154,8 +246,12 @@ def write(
     if not same and (existing is not None or runs(folder)):
         raise ValueError(f"{folder} holds another training: give another workdir, run or seed.")
     write_config(folder, description)
-    with ocp.StandardCheckpointer() as writer:
-        writer.save(folder / _FOLDER / "0" / "variables", variables, force=True)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        items = {
+            _VARIABLES: ocp.args.StandardSave(variables),
+            _CHECKSUMS: ocp.args.JsonSave({_VARIABLES: _checksums(variables)}),
+        }
+        writer.save(folder / _FOLDER / "0", args=ocp.args.Composite(**items), force=True)
 
 
 def load(workdir: str | Path) -> Classifier:
@@ -167,8 +263,9 @@ def load(workdir: str | Path) -> Classifier:
       workdir: the folder of one run and seed, or a workdir that holds a single one.
 
     Raises:
-      FileNotFoundError: when there is no such folder or no checkpoint in it.
-      ValueError: when the workdir holds several runs or seeds; the sentence lists them.
+      FileNotFoundError: when there is no such folder or no checkpoint in it that can be read.
+      ValueError: when config.json is damaged; when the workdir holds several runs or seeds, which
+        the sentence lists.
 
     Example:
       >>> import tempfile
@@ -185,6 +282,15 @@ def load(workdir: str | Path) -> Classifier:
       True
     """
     folder = _only_run(Path(workdir))
+    found = _newest_readable(folder)
+    if found is None:
+        raise FileNotFoundError(f"{folder / _FOLDER} holds no checkpoint that can be read.")
+    _, model, variables = found
+    return Classifier(model, jax.tree.map(jnp.asarray, variables))
+
+
+def _newest_readable(folder: Path) -> tuple[int, nn.Module, Any] | None:
+    """Step, network and variables of the newest checkpoint of a run that can be read."""
     description = read_config(folder)
     if description is None:
         raise FileNotFoundError(f"{folder} holds no {_CONFIG}.")
@@ -193,18 +299,19 @@ def load(workdir: str | Path) -> Classifier:
         lambda key: Classifier.init(key, model, description["image_shape"]), jax.random.key(0)
     )
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(drawn.variables))
-    checkpoints = folder / _FOLDER
-    with ocp.StandardCheckpointer() as reader:
-        for step in reversed(_steps(folder)):
-            try:
-                variables = reader.restore(
-                    (checkpoints / str(step) / "variables").absolute(), template
-                )
-            except Exception as error:
-                _warn_unreadable(checkpoints, step, error)
-                continue
-            return Classifier(model, jax.tree.map(jnp.asarray, variables))
-    raise FileNotFoundError(f"{checkpoints} holds no checkpoint that can be read.")
+    for step in reversed(_steps(folder)):
+        checkpoint = (folder / _FOLDER / str(step)).absolute()
+        try:
+            with ocp.StandardCheckpointer() as reader:
+                variables = reader.restore(checkpoint / _VARIABLES, template)
+            if _has_checksums(checkpoint):
+                with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+                    _check(variables, reader.restore(checkpoint / _CHECKSUMS)[_VARIABLES])
+        except Exception as error:
+            _warn_unreadable(checkpoint.parent, step, error)
+            continue
+        return step, model, variables
+    return None
 
 
 def runs(workdir: str | Path) -> list[Path]:
@@ -220,16 +327,31 @@ def newest_step(folder: str | Path) -> int | None:
     return max(_steps(Path(folder)), default=None)
 
 
+def readable_step(folder: str | Path) -> int | None:
+    """The step of the newest checkpoint whose weights can be read, which a warning says of others.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load`, where config.json is missing or damaged.
+    """
+    folder = Path(folder)
+    found = _newest_readable(folder) if _steps(folder) else None
+    return None if found is None else found[0]
+
+
 def digest(folder: str | Path) -> str:
-    """Of the content of the newest checkpoint of one run and seed, wherever it lies.
+    """Of the content of the newest checkpoint that can be read, the one that `load` opens.
+
+    Args:
+      folder: of one run and seed, wherever it lies.
 
     Raises:
       FileNotFoundError: when there is none.
+      ValueError: when config.json is damaged.
     """
-    step = newest_step(folder)
+    step = readable_step(folder)
     if step is None:
-        raise FileNotFoundError(f"{folder} holds no checkpoints.")
-    variables = Path(folder) / _FOLDER / str(step) / "variables"
+        raise FileNotFoundError(f"{folder} holds no checkpoint that can be read.")
+    variables = Path(folder) / _FOLDER / str(step) / _VARIABLES
     contents = sorted(path for path in variables.rglob("*") if path.is_file())
     return digests.digest([path.name for path in contents], *contents)
 

@@ -197,7 +197,7 @@ def _resolve(
         },
     )
     _trace(run)
-    _check_folder(run)
+    check_folder(run)
     return run
 
 
@@ -305,8 +305,12 @@ def _trace(run: Run) -> None:
     jax.eval_shape(functools.partial(train_step, **fixed), state, batch, jax.random.key(0))
 
 
-def _check_folder(run: Run) -> None:
-    """A folder that exists must hold this very training, before others spend hours."""
+def check_folder(run: Run) -> None:
+    """Raise unless the folder is empty or holds this very training.
+
+    Raises:
+      ValueError: naming the folder and what is different.
+    """
     existing = checkpoints.read_config(run.folder)
     if existing is None and checkpoints.runs(run.folder):
         raise ValueError(

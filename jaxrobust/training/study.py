@@ -1,6 +1,5 @@
 """A study: named runs x seeds of one config, each in its own folder, and one table at the end."""
 
-import json
 import math
 import statistics
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxrobust.core import files
+from jaxrobust.core.interrupts import terminable
 from jaxrobust.evaluation.report import report
 from jaxrobust.training import checkpoints, train
 from jaxrobust.training.run import Run, resolve
@@ -19,6 +19,7 @@ FINISHED = "evaluation.json"
 _RESULTS = "results.json"
 
 
+@terminable()
 def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     """Train and evaluate every run and seed of a config; what is finished is not done again.
 
@@ -33,33 +34,39 @@ def run(config: ConfigDict, workdir: str | Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: when the config is wrong, or the workdir holds another config's run.
       NotFinite, TrainingStopped: from the training.
+      KeyboardInterrupt: after SIGTERM as well, outside of the training.
     """
     workdir = Path(workdir)
     runs = resolve(config, workdir)
-    others = _finished_outside(workdir, runs)
     results: list[dict[str, Any]] = []
     for run in runs:
         results.append(_train_and_evaluate(run))
         if jax.process_index() == 0:
-            files.write_json(workdir / _RESULTS, results + others)
+            files.write_json(workdir / _RESULTS, results + _finished_outside(workdir, runs))
     return results
 
 
 def _finished_outside(workdir: Path, runs: list[Run]) -> list[dict[str, Any]]:
-    """What earlier calls with other runs or seeds have finished in this workdir."""
+    """What other calls with other runs or seeds have finished in this workdir."""
     here = {run.folder for run in runs}
-    return [
-        json.loads(path.read_text())["results"]
-        for path in sorted(workdir.glob(f"*/seed*/{FINISHED}"))
-        if path.parent not in here
-    ]
+    paths = sorted(workdir.glob(f"*/seed*/{FINISHED}"))
+    notes = [finished(path.parent) for path in paths if path.parent not in here]
+    return [note["results"] for note in notes if note is not None]
+
+
+def finished(folder: str | Path) -> dict[str, Any] | None:
+    """What stands in `FINISHED` of a run and seed: {"results": its entry of results.json}.
+
+    Returns:
+      None when there is nothing, or when it is damaged, which a warning says.
+    """
+    return files.read_note(Path(folder) / FINISHED, results=dict)
 
 
 def _train_and_evaluate(run: Run) -> dict[str, Any]:
     """The entry of one run and seed; what is trained is not trained, what is known not measured."""
-    finished = run.folder / FINISHED
-    before = json.loads(finished.read_text()) if finished.exists() else None
-    trained = before is not None and checkpoints.newest_step(run.folder) == run.steps
+    before = finished(run.folder)
+    trained = before is not None and checkpoints.readable_step(run.folder) == run.steps
     measured = report(
         run.evaluation,
         None if trained else train.fit(run),
@@ -71,7 +78,7 @@ def _train_and_evaluate(run: Run) -> dict[str, Any]:
     results = {"run": run.name, "seed": run.seed, "step": run.steps, **measured}
     content = {"results": results}
     if jax.process_index() == 0 and content != before:
-        files.write_json(finished, content)
+        files.write_json(run.folder / FINISHED, content)
     return results
 
 

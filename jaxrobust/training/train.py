@@ -17,7 +17,7 @@ from jaxrobust.data import pipeline
 from jaxrobust.data.batches import Batches
 from jaxrobust.evaluation import evaluate
 from jaxrobust.training import checkpoints, fine_tuning
-from jaxrobust.training.run import Run, resolve_single
+from jaxrobust.training.run import Run, check_folder, resolve_single
 from jaxrobust.training.step import TrainState, initial_state, train_step
 
 __all__ = ["NotFinite", "TrainingStopped", "fit", "train"]
@@ -69,15 +69,14 @@ def fit(run: Run) -> Classifier:
     Raises:
       NotFinite, TrainingStopped: as `train`.
     """
-    if jax.process_index() == 0 and checkpoints.read_config(run.folder) != run.description:
-        checkpoints.write_config(run.folder, run.description)
     mesh = runtime.data_mesh()
     init_key, train_key = jax.random.split(jax.random.key(run.seed))
     fixed = {"model": run.model, "recipe": run.recipe, "mesh": mesh}
     step = functools.partial(train_step, key=train_key, **fixed)
     state = initial_state(init_key, image_shape=run.data.image_shape, **fixed)
     with (
-        contextlib.closing(checkpoints.Checkpoints(run.folder, keep=run.keep)) as store,
+        checkpoints.only_training(run.folder),
+        contextlib.closing(_opened(run)) as store,
         pipeline.train_batches(
             run.data, batch_size=run.batch_size, seed=run.seed, mesh=mesh
         ) as batches,
@@ -107,14 +106,21 @@ def fit(run: Run) -> Classifier:
     return Classifier(run.model, jax.tree.map(jnp.asarray, variables))
 
 
+def _opened(run: Run) -> checkpoints.Checkpoints:
+    """The checkpoints of a run's folder, whose config.json is from now on the run's."""
+    check_folder(run)  # once more: another program may have begun meanwhile
+    if jax.process_index() == 0 and checkpoints.read_config(run.folder) != run.description:
+        checkpoints.write_config(run.folder, run.description)
+    return checkpoints.Checkpoints(run.folder, keep=run.keep)
+
+
 def _restored(
     run: Run, state: TrainState, store: checkpoints.Checkpoints, batches: Batches, mesh: Mesh
 ) -> tuple[TrainState, int]:
     """The state to go on from, and the number of steps that it has behind it."""
-    restored = store.restore(state.variables, (state.step, state.optimizer))
+    restored = store.restore(state.variables, (state.step, state.optimizer), batches.set_state)
     if restored is not None:
-        done, variables, (step, optimizer), position = restored
-        batches.set_state(position)
+        done, variables, (step, optimizer), _ = restored
         return TrainState(step, variables, optimizer), done
     if run.backbones:
         variables = fine_tuning.with_pretrained(
