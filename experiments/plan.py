@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.fine_tunings import SETTINGS
+from jaxrobust.core import config_files
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,7 @@ def load(path: str | Path) -> Plan:
       FileNotFoundError: when there is no such file.
       ValueError: when it defines no plan, or one that contradicts itself.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"--config must be a file of configs, got {path}, which is none.")
+    path = config_files.find(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"--config must be a Python file, got {path}.")

@@ -1,12 +1,23 @@
-"""Train (or resume) and evaluate every run of a config: python -m jaxrobust.main --config=…"""
+"""The command `jaxrobust`: train (or resume) and evaluate every run of a config.
+
+    jaxrobust --config=quickstart
+
+`python -m jaxrobust` and `python -m jaxrobust.main` are the same.
+"""
 
 import sys
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+from jaxrobust.core import config_files
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Name of a config below, or a file of your own."
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of checkpoints and results; runs/<name of the config> if not given."
 )
@@ -55,14 +66,14 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; a wrong one ends with one sentence."""
-    for argument in argv[1:]:
-        name, _, value = argument.lstrip("-").partition("=")
-        path = value.partition(":")[0]  # what follows the colon is get_config's argument
-        if name == "config" and not Path(path).is_file():
-            sys.exit(f"--config must be a file of configs, got {path!r}, which does not exist.")
+    """Parse the flags; a wrong one ends with one sentence, none or --help with what there is."""
+    if not argv[1:] or any(flag in argv[1:] for flag in ("--help", "-help", "-h", "-?")):
+        print(overview())
+        sys.exit(0 if argv[1:] else 2)
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_paths(argv))
+    except FileNotFoundError as error:
+        sys.exit(str(error))
     except flags.Error as error:
         last = str(error).strip().splitlines()[-1]
         # A ValueError of the config's own is meant for its user; of another, the traceback helps.
@@ -72,6 +83,71 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(f"A --config.… flag names no key of the config, or has the wrong type: {lines[0]}")
 
 
-if __name__ == "__main__":
+def _with_paths(argv: list[str]) -> list[str]:
+    """The arguments, with the file of a config in the place of its name."""
+    found, is_value = [], False
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        if is_value or (flag in ("--config", "-config") and equals):
+            config, colon, given = (argument if is_value else value).partition(":")
+            named = f"{config_files.find(config)}{colon}{given}"  # for get_config, after the colon
+            argument = named if is_value else f"{flag}={named}"
+        is_value = argument in ("--config", "-config")
+        found.append(argument)
+    return found
+
+
+def overview() -> str:
+    """What the command does, its flags, and what can be named in a config."""
+    from jaxrobust import attacks, models
+    from jaxrobust.data import catalog
+
+    own = [flags.FLAGS[name] for name in ("config", "workdir", "multihost", "compilation_cache")]
+    configs = config_files.summaries()
+    reports = [name for name in configs if name.startswith("paper_")]
+    wide = max(map(len, configs))
+
+    def described(names: Iterable[str]) -> list[str]:
+        return [f"  {name:{wide}}  {_wrapped(configs[name], wide + 4)}" for name in names]
+
+    return "\n".join(
+        [
+            "Trains (or resumes) and evaluates every run of a config, and writes a table.",
+            "",
+            "  jaxrobust --config=quickstart",
+            "  jaxrobust --config=fashion_mnist --workdir=runs/mine --config.epochs=8",
+            "  jaxrobust --config=my_config.py",
+            "",
+            "Flags (--helpfull: those of the libraries as well):",
+            *(f"  --{flag.name:18} {_wrapped(flag.help, 23)}" for flag in own),
+            f"  {'--config.KEY=VALUE':20} Another value for a key of the config.",
+            "",
+            "Configs:",
+            *described(name for name in configs if name not in reports),
+            "",
+            "Reports, trainings included (python -m jaxrobust.experiments.paper --config=…):",
+            *described(reports),
+            "",
+            f"Networks:  {_listed(models.names())}",
+            f"Data sets: {_listed(catalog.names())}",
+            f"Attacks:   {_listed((*attacks.ATTACKS, *attacks.DRIVERS))}",
+        ]
+    )
+
+
+def _wrapped(text: str, indent: int) -> str:
+    return f"\n{' ' * indent}".join(textwrap.wrap(text, 98 - indent))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return _wrapped(", ".join(names), 11)
+
+
+def command() -> None:
+    """Run the command with the arguments of this process."""
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    command()

@@ -74,7 +74,7 @@ def test_a_report_without_anything_run_says_so(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "configs/nothing.py"], "must be a file of configs"),
+        (["--config", "configs/nothing.py"], "must be a file or one of the package's configs"),
         (["--config", str(ROOT / "configs/quickstart.py")], "must define get_plan()"),
         (
             ["--config", str(ROOT / "configs/paper_smoke.py"), "--only", "figure5"],
