@@ -48,8 +48,8 @@ def test_options_are_those_of_the_driver():
     ("options", "message"),
     [
         ({"images": 0}, "images must be a whole number of at least 1, got 0"),
-        ({"attacks": "fab-t"}, "attacks must be some of apgd-ce, .*, got 'fab-t'"),
-        ({"attacks": []}, r"attacks must be some of apgd-ce, .*, got \[\]"),
+        ({"attacks": "fab-t"}, "attacks must be a list of some of apgd-ce, .*, got 'fab-t'"),
+        ({"attacks": []}, r"attacks must be a list of some of apgd-ce, .*, got \[\]"),
         ({"attacks": ["fab"]}, r"attacks must be one of .*, got 'fab' \(did you mean 'fab-t'"),
         ({"version": "rand"}, "version must be one of standard, got 'rand'"),
         ({"norm": "l1"}, "norm must be linf or l2 for autoattack, got 'l1'"),
