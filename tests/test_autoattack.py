@@ -204,6 +204,18 @@ def test_masked_gradients_are_noticed_and_fall_to_square():
     assert any("Only the black-box attack breaks" in str(one.message) for one in said)
 
 
+def test_logits_that_an_attack_makes_nan_are_noticed():
+    def vanishing(network, image):  # where a pixel has reached an end of the box
+        return jnp.where((image == 0).any() | (image == 1).any(), jnp.nan, network(image))
+
+    with pytest.warns(UserWarning, match="that attacks broke are not finite") as said:
+        record = judged(vanishing, attacks=("apgd-ce",), epsilon=0.2)
+    broken = (record.broken_by == "apgd-ce").sum()
+    message = f"The logits of {broken} of {broken} images that attacks broke are not finite"
+    assert message in str(said[-1].message)
+    assert str(said[-1].message) in record.warnings
+
+
 def infinite(network, image):
     return jnp.where(image[0, 0, 0] > 0.5, jnp.inf, network(image))
 

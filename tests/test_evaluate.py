@@ -102,6 +102,36 @@ def test_counts_do_not_depend_on_batches_or_devices_and_equal_a_plain_loop(data_
     assert 20 < right < 30
 
 
+def nan_of_changed(image):
+    """No logits of an image whose pixels are no longer whole numbers."""
+    changed = jnp.abs(image * 255 - jnp.round(image * 255)).max() > 1e-3
+    return jnp.where(changed, jnp.nan, classifier()(image))
+
+
+def test_logits_that_are_not_finite_are_told(data_dir, caplog):
+    def told(network, **options):
+        caplog.clear()
+        dataset, size = tiny.config(data_dir).dataset, {"batch_size": 16, "mesh": mesh(2)}
+        found = evaluate.evaluate(network, dataset, "test[:30]", key=KEY, **size, **options)
+        return found, [record.getMessage() for record in caplog.records]
+
+    options = {"attacks_by_name": ATTACKS, "variants": {"blur": VARIANTS["blur_1"]}}
+    assert told(classifier(), **options)[1] == []
+    found, said = told(nan_of_changed, **options)
+    assert found["not_finite"] == 0
+    assert [one["not_finite"] for one in found["attacks"].values()] == [30, 30]
+    assert [one["top1"] for one in found["attacks"].values()] == [0, 0]
+    assert said == [
+        f"The logits of 30 of 30 images under {name} are NaN or infinite, expected finite ones: "
+        "these images count as misclassified."
+        for name in ("fgsm", "noise", "blur")
+    ]
+    found, said = told(lambda image: jnp.full(10, jnp.inf))
+    assert (found["not_finite"], found["top1"]) == (30, 0)
+    assert len(said) == 1
+    assert "30 of 30 images are NaN or infinite" in said[0]
+
+
 VARIANTS = {
     "blur_0": {"name": "gaussian_blur", "sigma": 0.0},
     "blur_1": {"name": "gaussian_blur", "sigma": 1.0},

@@ -56,3 +56,14 @@ def of_verdicts(names: Sequence[str], broken_by: np.ndarray) -> list[str]:
         f"Only the black-box attack breaks {alone} of {len(broken_by)} images: the gradients seem "
         "to be masked, and stronger attacks may break more."
     ]
+
+
+def of_broken_images(logits: np.ndarray) -> list[str]:
+    """When images count as broken because the classifier says nothing of them."""
+    infinite = (~np.isfinite(logits)).any(axis=1).sum()
+    if not infinite:
+        return []
+    return [
+        f"The logits of {infinite} of {len(logits)} images that attacks broke are not finite: they "
+        "count as misclassified, and the robust accuracy may be too low."
+    ]

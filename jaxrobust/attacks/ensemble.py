@@ -271,7 +271,7 @@ def autoattack(
     not defined, "apgd-t" raises the target's lead over the label in its place, and so says a
     warning. It also warns of what makes a robust accuracy doubtful: logits that look like
     probabilities, outputs that change from call to call, gradients that are zero, images that only
-    the black-box attack breaks.
+    the black-box attack breaks, and those whose logits an attack makes NaN or infinite.
 
     Args:
       classifier: callable pytree from one image to logits (k,).
@@ -382,6 +382,9 @@ def autoattack(
         verdicts.write()
 
     said += doubts.of_verdicts(names, verdicts.broken_by)
+    broken = np.flatnonzero(np.isin(verdicts.broken_by, names))
+    if broken.size:
+        said += doubts.of_broken_images(look(verdicts.images[broken], labels[broken])[0])
     for sentence in said:
         warnings.warn(sentence, stacklevel=2)
     if path is not None:

@@ -7,6 +7,7 @@ import io
 import math
 import struct
 import warnings
+import zlib
 from typing import BinaryIO
 
 import cv2
@@ -31,7 +32,6 @@ _MAX_SCANNED = 16 * MAX_PIXELS
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 _SCAN = b"\xff\xda"
 
 
@@ -86,17 +86,36 @@ def _decode(encoded: bytes | np.ndarray, name: str, reduction: int) -> np.ndarra
                 return simplejpeg.decode_jpeg(
                     encoded, "RGB", min_height=smallest[0], min_width=smallest[1]
                 )
-    elif encoded.startswith(_PNG) and encoded[12:16] == b"IHDR" and _PNG_END in encoded[-64:]:
-        width, height = struct.unpack_from(">II", encoded, 16)
-        check_size(height, width, name)
-        # Twice as fast as PIL. OpenCV returns half a picture when the end is missing, so it is only
-        # asked when the end is there.
+    elif encoded.startswith(_PNG):
+        check_size(*_png_size(encoded, name), name)
+        # Twice as fast as PIL.
         bgr = cv2.imdecode(
             np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         )
         if bgr is not None:
             return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     return _decode_with_pil(encoded, name)
+
+
+def _png_size(encoded: bytes, name: str) -> tuple[int, int]:
+    """Height and width, after a look at all chunks.
+
+    OpenCV makes room for as many bytes as a damaged one says, and returns half a picture when the
+    end is missing; PIL does not look at all checksums.
+    """
+    view, place, kind = memoryview(encoded), len(_PNG), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", view[place : place + 8].tobytes().ljust(8, b"\0"))
+        end = place + 8 + length
+        first = place == len(_PNG)
+        checksum = zlib.crc32(view[place + 4 : end]).to_bytes(4, "big")
+        if checksum != view[end : end + 4] or first != (kind == b"IHDR"):
+            raise ValueError(
+                f"Cannot decode {name}: expected a whole PNG, got one that is damaged."
+            )
+        place = end + 4
+    width, height = struct.unpack_from(">II", encoded, 16)
+    return height, width
 
 
 def check_size(height: int, width: int, name: str) -> None:

@@ -1,8 +1,9 @@
 """Which images of a split a classifier has right: clean, attacked, filtered, by their texture."""
 
 import functools
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ def count(
       levels: the filter's other options, traced: a sweep over them is one program.
 
     Returns:
-      int32 scalars `n`, `top1`, `top5`, and `texture` where the batch has textures; `right`: bool
-      (n,), padding included; `attacks`: for each attack the same `n`, `top1` and `right`, of images
-      that are right both clean and attacked.
+      int32 scalars `n`, `top1`, `top5`, `not_finite`, of how many a logit is NaN or infinite, and
+      `texture` where the batch has textures; `right`: bool (n,), padding included; `attacks`: for
+      each attack the same `n`, `top1` and `right`, of images that are right both clean and
+      attacked, and `not_finite` of the attacked ones.
     """
     images = batch["image"].astype(jnp.float32) / 255.0
     if filtered is not None:
@@ -71,11 +73,15 @@ def count(
     def total(right):
         return jnp.sum(right & mask, dtype=jnp.int32)
 
+    def not_finite(logits):
+        return total(~jnp.all(jnp.isfinite(logits), axis=-1))
+
     clean = jax.vmap(hits)(logits, labels)
     counts = {
         "n": jnp.sum(mask, dtype=jnp.int32),
         "right": clean,
         "top1": total(clean),
+        "not_finite": not_finite(logits),
         "top5": total(jax.vmap(functools.partial(hits, top=5))(logits, labels)),
     }
     if "texture" in batch:
@@ -83,8 +89,10 @@ def count(
     counts["attacks"] = []
     for name, options in attacked:
         adversarial = attacks.get(name)(classifier, images, labels, key=keys, **dict(options))
-        robust = clean & jax.vmap(hits)(jax.vmap(classifier)(adversarial), labels)
-        counts["attacks"].append({"n": counts["n"], "right": robust, "top1": total(robust)})
+        logits = jax.vmap(classifier)(adversarial)
+        robust = clean & jax.vmap(hits)(logits, labels)
+        attacked_counts = {"n": counts["n"], "right": robust, "top1": total(robust)}
+        counts["attacks"].append(attacked_counts | {"not_finite": not_finite(logits)})
     return counts
 
 
@@ -162,10 +170,24 @@ def evaluate(
     if noting:
         noting.unlink(missing_ok=True)
     # Mapping over a tree has sorted the names.
-    return total | {
-        "attacks": dict(zip(chosen, total["attacks"], strict=True)),
-        "variants": {name: total["variants"][name] for name in swept},
-    }
+    by_attack = dict(zip(chosen, total["attacks"], strict=True))
+    by_variant = {name: total["variants"][name] for name in swept}
+    if jax.process_index() == 0:
+        _warn_of_infinite([("", total), *by_attack.items(), *by_variant.items()])
+    return total | {"attacks": by_attack, "variants": by_variant}
+
+
+def _warn_of_infinite(counted: Iterable[tuple[str, Mapping[str, int]]]) -> None:
+    """Say where images count as wrong because the classifier says nothing of them."""
+    for name, counts in counted:
+        if counts["not_finite"]:
+            logging.getLogger("jaxrobust").warning(
+                "The logits of %d of %d images%s are NaN or infinite, expected finite ones: these "
+                "images count as misclassified.",
+                counts["not_finite"],
+                counts["n"],
+                f" under {name}" if name else "",
+            )
 
 
 def fetched(tree: Any) -> Any:

@@ -82,7 +82,8 @@ def find(module: str, name: str) -> Any:
         raise ValueError(f"a name of {len(module) + len(name)} characters")
     full = f"{module}.{name}"
     for other, usual in _SAME_MODULES.items():
-        full = re.sub(rf"^{re.escape(other)}", usual, full)
+        if full.startswith(other):
+            full = usual + full.removeprefix(other)
     if _REFUSED.fullmatch(full):
         raise ProblemError(
             f"is refused: it names {full}, which can execute code or touch files and which weights "
