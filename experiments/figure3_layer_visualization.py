@@ -245,6 +245,8 @@ def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> 
         (run, training.load()) for pair in pairs for run, training in zip(RUNS, pair, strict=True)
     ]
     names = classifiers[0][1].conv_layers(shape)
+    if not names:
+        raise ValueError(f"{title} must have convolutions, whose filters are looked at, got none.")
     chosen = arguments.layers or evenly(len(names))
     if max(chosen) > len(names):
         raise ValueError(
