@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments import result, statistics, tiles, trained
 from experiments.experiment import Experiment, whole_number
+from experiments.words import counted
 from jaxrobust import Classifier, feature_visualization, map_metrics, plots
 from jaxrobust.core.logs import Progress
 from jaxrobust.training import checkpoints
@@ -285,7 +286,8 @@ def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> 
         note += "; clipped to [0, 1] to be shown." if style == "paper" else "."
         draw(images, title=caption, note=note, filters=arguments.filters, path=path)
         figures.append(result.Figure(path.name, caption, folded=arguments.tiles))
-        tables.append(table(f"Measures, {STYLES[style]} images, {len(pairs)} seeds", styles[style]))
+        seeds = counted(len(pairs), "seed")
+        tables.append(table(f"Measures, {STYLES[style]} images, {seeds}", styles[style]))
         if arguments.tiles:
             boxes.append(slider(f"What filters look for, {STYLES[style]}", images, layers, path))
     progress.close(f"{title}: {total * filters} images in {progress.elapsed:.0f} s")

@@ -14,6 +14,7 @@ import numpy as np
 from experiments import result, sensitivity, statistics, trained
 from experiments.pictures import Pictures, evaluation_pictures
 from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES, method_title
+from experiments.words import counted
 from jaxrobust import Classifier, plots
 from jaxrobust.classifier import SHORTCUT
 from jaxrobust.core.logs import Progress
@@ -189,7 +190,7 @@ def table(found: Mapping[str, Any], title: str) -> result.Table:
                     ]
                 )
     header = ["", "similarity", *(f"{step}: {found['layers'][step - 1]}" for step in steps)]
-    caption = f"{title}, {found['images']} pictures"
+    caption = f"{title}, {counted(found['images'], 'picture')}"
     return result.Table(header, rows, caption=caption, left=2, folded=True)
 
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
+from experiments import figure2_sensitivity_maps, figure4_first_layer
 from jaxrobust.training import config as configs
 from jaxrobust.training import study
 
@@ -122,6 +123,24 @@ def test_filters_of_pixels(trainings, tmp_path, capsys):
 )
 def test_every_experiment_works(name, arguments, trainings, tmp_path):
     assert call(name, trainings[Network], tmp_path, *arguments)["files"]
+
+
+def test_one_seed_and_a_third_are_said_as_such(trainings, tmp_path):
+    of_table2, of_figure4 = (
+        json.dumps(call(name, trainings[Network], tmp_path)["shown"], ensure_ascii=False)
+        for name in ("table2_variants", "figure4_first_layer")
+    )
+    assert "a guess has 33.3 %." in of_table2
+    assert "Per cent, of 1 training each; " in of_table2
+    assert "4 filters, 1 seed" in of_figure4
+    assert "1 seeds" not in of_figure4
+    found = {"methods": {}, "verdicts": {}, "images": 1, "pairs": [{}]}
+    assert figure2_sensitivity_maps.table("A", found).caption == "A, 1 picture, 1 seed"
+    # A network without a BatchNorm is not told that one is folded in.
+    assert "BatchNorm folded in" not in of_figure4
+    assert figure4_first_layer.EXPERIMENT.claims[0].rule == (
+        "ADV − STD < 0; with the BatchNorm that follows, if one does, folded in"
+    )
 
 
 @pytest.mark.parametrize(
