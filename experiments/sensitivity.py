@@ -202,25 +202,26 @@ def examine(
             ) from error
     shown = [pictures, pictures.moved(moved)] if moved else [pictures]
     steps = len(names) * len(classifiers) * len(pairs) * len(shown)
-    progress = Progress(trained.title_of(pairs[0]), steps, images=len(pictures))
-
-    def maps_by(classifier: Classifier, name: str, these: Pictures) -> np.ndarray:
-        maps = maps_of(classifier, name, these, **options)
-        progress.step()
-        return maps
-
     compared, maps = {}, {}
-    for name in names:
-        of_runs, *of_moved = [
-            {
-                run: [maps_by(one, name, these) for one in seeds]
-                for run, seeds in classifiers.items()
-            }
-            for these in shown
-        ]
-        compared[name] = compare(of_runs, pictures, *of_moved)
-        maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
-    progress.close(f"{progress.title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
+    title = trained.title_of(pairs[0])
+    with Progress(title, steps, steps="sets of maps", images=len(pictures)) as progress:
+
+        def maps_by(classifier: Classifier, name: str, these: Pictures) -> np.ndarray:
+            maps = maps_of(classifier, name, these, **options)
+            progress.step()
+            return maps
+
+        for name in names:
+            of_runs, *of_moved = [
+                {
+                    run: [maps_by(one, name, these) for one in seeds]
+                    for run, seeds in classifiers.items()
+                }
+                for these in shown
+            ]
+            compared[name] = compare(of_runs, pictures, *of_moved)
+            maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
+        progress.close(f"{title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
     found = {
         "pairs": trained.pairs_described(pairs),
         "dataset": first.config.dataset.name,

@@ -197,8 +197,10 @@ def train_decoder(
     )
     store = checkpoints.Checkpoints(folder)
     done = 0
-    progress = logs.Progress("decoder", steps, images=batch_size, every=log_every_seconds)
-    with batches, Interrupts() as interrupts:
+    progress = logs.Progress(
+        "decoder", steps, steps="steps", images=batch_size, every=log_every_seconds
+    )
+    with progress, batches, Interrupts() as interrupts:
         try:
             restored = store.restore(decoder.parameters, state)
             if restored is not None:
