@@ -31,6 +31,7 @@ import numpy as np
 from experiments import result, sensitivity, statistics, stride_grid, tiles, trained
 from experiments.experiment import Experiment
 from experiments.pictures import Pictures
+from experiments.words import counted
 from jaxrobust import map_metrics, plots
 
 RUNS = ("std", "adv")
@@ -154,7 +155,8 @@ def table(title: str, found: Mapping[str, Any]) -> result.Table:
             )
     header = ["method", "measure", *sensitivity.RUNS.values()]
     header += ["ADV − STD [95 %]", "t over seeds", "claim 2"]
-    caption = f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds"
+    pictures, seeds = counted(found["images"], "picture"), counted(len(found["pairs"]), "seed")
+    caption = f"{title}, {pictures}, {seeds}"
     return result.Table(header, rows, caption=caption, left=2)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments import result, statistics, tiles, trained
 from experiments.experiment import Experiment, whole_number
+from experiments.words import counted
 from jaxrobust import Classifier, feature_visualization, map_metrics, plots
 from jaxrobust.core.logs import Progress
 from jaxrobust.training import checkpoints
@@ -245,6 +246,8 @@ def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> 
         (run, training.load()) for pair in pairs for run, training in zip(RUNS, pair, strict=True)
     ]
     names = classifiers[0][1].conv_layers(shape)
+    if not names:
+        raise ValueError(f"{title} must have convolutions, whose filters are looked at, got none.")
     chosen = arguments.layers or evenly(len(names))
     if max(chosen) > len(names):
         raise ValueError(
@@ -253,40 +256,43 @@ def examine(title: str, pairs: trained.Pairs, arguments: argparse.Namespace) -> 
     deepest = [number for number in chosen if number > 2 * len(names) / 3]
     filters = max(arguments.filters, arguments.measured_filters)
     total = len(arguments.styles) * len(chosen) * len(classifiers)
-    progress = Progress(title, total, images=filters)
     styles: dict[str, Any] = {}
     boxes, tables, figures = [], [], []
-    for style in arguments.styles:
-        steps = arguments.steps if style == "paper" else arguments.regularized_steps
-        options = {"image_shape": shape, "style": style, "steps": steps}
-        layers, images = visualize(
-            classifiers,
-            {number: names[number - 1] for number in chosen},
-            filters=filters,
-            seed=arguments.seed,
-            progress=progress,
-            **options,
-        )
-        complete = feature_visualization.complete_options(**options)
-        differences = compare([layers[str(number)] for number in deepest])
-        styles[style] = {
-            "options": {
-                name: value if isinstance(value, int | float | str) else repr(value)
-                for name, value in complete.items()
-            },
-            "layers": layers,
-            "deepest_third": {"layers": deepest, "differences": differences},
-        }
-        path = arguments.out / f"{EXPERIMENT.name}_{trained.slug(title)}_{style}.png"
-        caption = f"{title}: images that maximise filters by depth ({STYLES[style]})"
-        note = f"Random filters of each layer, seed {pairs[0][0].seed}"
-        note += "; clipped to [0, 1] to be shown." if style == "paper" else "."
-        draw(images, title=caption, note=note, filters=arguments.filters, path=path)
-        figures.append(result.Figure(path.name, caption, folded=arguments.tiles))
-        tables.append(table(f"Measures, {STYLES[style]} images, {len(pairs)} seeds", styles[style]))
-        if arguments.tiles:
-            boxes.append(slider(f"What filters look for, {STYLES[style]}", images, layers, path))
-    progress.close(f"{title}: {total * filters} images in {progress.elapsed:.0f} s")
+    with Progress(title, total, steps="layers", images=filters) as progress:
+        for style in arguments.styles:
+            steps = arguments.steps if style == "paper" else arguments.regularized_steps
+            options = {"image_shape": shape, "style": style, "steps": steps}
+            layers, images = visualize(
+                classifiers,
+                {number: names[number - 1] for number in chosen},
+                filters=filters,
+                seed=arguments.seed,
+                progress=progress,
+                **options,
+            )
+            complete = feature_visualization.complete_options(**options)
+            differences = compare([layers[str(number)] for number in deepest])
+            styles[style] = {
+                "options": {
+                    name: value if isinstance(value, int | float | str) else repr(value)
+                    for name, value in complete.items()
+                },
+                "layers": layers,
+                "deepest_third": {"layers": deepest, "differences": differences},
+            }
+            path = arguments.out / f"{EXPERIMENT.name}_{trained.slug(title)}_{style}.png"
+            caption = f"{title}: images that maximise filters by depth ({STYLES[style]})"
+            note = f"Random filters of each layer, seed {pairs[0][0].seed}"
+            note += "; clipped to [0, 1] to be shown." if style == "paper" else "."
+            draw(images, title=caption, note=note, filters=arguments.filters, path=path)
+            figures.append(result.Figure(path.name, caption, folded=arguments.tiles))
+            seeds = counted(len(pairs), "seed")
+            tables.append(table(f"Measures, {STYLES[style]} images, {seeds}", styles[style]))
+            if arguments.tiles:
+                boxes.append(
+                    slider(f"What filters look for, {STYLES[style]}", images, layers, path)
+                )
+        progress.close(f"{title}: {total * filters} images in {progress.elapsed:.0f} s")
     numbers = {
         "image_shape": shape,
         "convolutions": len(names),

@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments import result, statistics, trained
 from experiments.experiment import Experiment
+from experiments.words import counted
 from jaxrobust import feature_visualization, map_metrics, plots
 from jaxrobust.training import checkpoints
 
@@ -33,6 +34,7 @@ MEASURES = {
 }
 # Where the paper has ADV - STD: smaller filters, more of the checkerboard.
 SIDES = {"l2_norm": "negative", "nyquist_corner_share": "positive"}
+_RULE = "ADV − STD {} 0; with the BatchNorm that follows, if one does, folded in"
 
 Kernels = dict[str, dict[str, np.ndarray]]
 """{form: {"STD" | "ADV": filters (n, kh, kw, c)}}."""
@@ -138,7 +140,7 @@ def examine(pairs: trained.Pairs) -> tuple[result.Finding, Kernels]:
             for decision in claims.values()
             for row in decision.measures
         ],
-        caption=f"{shape[0]} filters, {len(pairs)} seeds",
+        caption=f"{counted(shape[0], 'filter')}, {counted(len(pairs), 'seed')}",
     )
     note = result.Notes(["No BatchNorm follows the first layer: its filters count as they are."])
     numbers = {"pairs": trained.pairs_described(pairs), "filters": shape, "forms": forms}
@@ -167,11 +169,11 @@ EXPERIMENT = Experiment(
     short="Figure 4",
     paper="filters of ADV are smaller, and some show grids or checkerboards.",
     claims=(
-        result.Claim("3", "First-layer filters are smaller", "ADV − STD < 0, BatchNorm folded in"),
+        result.Claim("3", "First-layer filters are smaller", _RULE.format("<")),
         result.Claim(
             "3b",
             "Grid- or checkerboard-like patterns in the first layer",
-            "ADV − STD > 0; BatchNorm folded in, as in claim 3",
+            _RULE.format(">"),
         ),
     ),
     run=run,

@@ -26,6 +26,7 @@ from experiments import accuracies, result, statistics, tiles, trained
 from experiments.accuracies import RUNS, SIGMAS, TIMES, Runs
 from experiments.experiment import Experiment, whole_number
 from experiments.pictures import Pictures, evaluation_pictures, shown_positions
+from experiments.words import per_cent, spread_over
 from jaxrobust import plots
 
 # Claim 5: how far the difference may move under blur, and from where an accuracy is too close to
@@ -122,7 +123,7 @@ def draw_curves(runs: Runs, *, title: str, chance: float, path: Path) -> None:
         filled_between=("STD", "ADV"),
         y_limits=(0.0, min(102.0, 1.1 * highest + 1.0)),
         title=title,
-        note=f"{bands}; {images} images; a guess has {chance:g} %.",
+        note=f"{bands}; {images} images; a guess has {per_cent(chance)}.",
         path=path,
     )
 
@@ -181,7 +182,7 @@ def cells(level: Mapping[str, Any]) -> list[result.Cell]:
 def tables(numbers: Mapping[str, Any]) -> list[result.Part]:
     """The accuracies of one architecture at all levels, and which of the two is ahead."""
     blur, median = numbers["blur"], numbers["median"]
-    threshold = f"{numbers['chance'] + _ABOVE_CHANCE:g} %"
+    threshold = per_cent(numbers["chance"] + _ABOVE_CHANCE)
     rows = []
     for level in blur["levels"]:
         judged: list[result.Cell] = ["", "", ""]
@@ -202,8 +203,9 @@ def tables(numbers: Mapping[str, Any]) -> list[result.Part]:
     return [
         result.Text(
             f"{numbers['dataset']}, {numbers['images']} images; pairs of trainings: "
-            f"{len(numbers['pairs'])}. Top-1 accuracy in per cent, mean ± standard deviation over "
-            "seeds; differences in points with their 95 % bootstrap intervals."
+            f"{len(numbers['pairs'])}. Top-1 accuracy in per cent, "
+            f"{spread_over(len(numbers['pairs']), 'seed')}; differences in points with their 95 % "
+            "bootstrap intervals."
         ),
         result.Table(["blur, σ", *header, *judgement], rows),
         result.Table(
@@ -223,7 +225,7 @@ def decision(numbers: Mapping[str, Any]) -> result.Decision:
         level = max(counted, key=lambda level: abs(level["change"]["mean"]))
         what = (
             f"top-1 under blur, %; of σ ≤ {blur['counted_up_to']:g}, where both are above "
-            f"{numbers['chance'] + _ABOVE_CHANCE:g} %, the one with the largest change: "
+            f"{per_cent(numbers['chance'] + _ABOVE_CHANCE)}, the one with the largest change: "
             f"σ = {level['sigma']:g}"
         )
         change = result.Change(level["change"], 1, "STD − ADV has changed by")
@@ -253,7 +255,7 @@ def run(arguments: argparse.Namespace) -> result.Result:
     if arguments.pictures > _MOST_PICTURES:
         raise ValueError(f"--pictures must be at most {_MOST_PICTURES}, got {arguments.pictures}.")
     by_architecture = trained.by_architecture(arguments.workdirs)
-    # All before anything is measured: a split may have too few pictures.
+    # All before anything is measured: what there is too few of is said first.
     drawn = {
         title: evaluation_pictures(
             first.config,

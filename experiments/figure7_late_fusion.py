@@ -164,13 +164,15 @@ def tables(datasets: Mapping[str, Mapping[str, Any]]) -> list[result.Table]:
     seeds = [
         len(each["by_seed"]) for numbers in datasets.values() for each in numbers["top1"].values()
     ]
+    spread = (
+        f"mean ± standard deviation over {_range(seeds)} seeds" if max(seeds) > 1 else "one seed"
+    )
     caution = "say nothing of other trainings" if max(seeds) == 1 else "with few seeds too narrow"
     return [
         result.Table(
             ["data set", "resolution", "images", *SETTINGS, "best"],
             final,
-            caption="Final top-1 accuracy in per cent, mean ± standard deviation over "
-            f"{_range(seeds)} seeds",
+            caption=f"Final top-1 accuracy in per cent, {spread}",
             left=2,
         ),
         result.Table(

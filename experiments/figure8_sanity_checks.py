@@ -26,6 +26,7 @@ from experiments import randomization, result, sensitivity, statistics, trained
 from experiments.experiment import Experiment, whole_number
 from experiments.pictures import Pictures
 from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES
+from experiments.words import counted
 
 _CLAIMED = "guided_backprop"
 
@@ -106,7 +107,8 @@ def table(title: str, found: Mapping[str, Any]) -> result.Table:
         *(f"{name}, two seeds" for name in RUNS.values()),
         "claim 8",
     ]
-    caption = f"{title}, {found['images']} pictures, {len(found['pairs'])} seeds"
+    pictures, seeds = counted(found["images"], "picture"), counted(len(found["pairs"]), "seed")
+    caption = f"{title}, {pictures}, {seeds}"
     return result.Table(header, rows, caption=caption, left=2)
 
 

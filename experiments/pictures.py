@@ -1,5 +1,6 @@
 """Evaluation images to look at, as the networks see them, with their masks."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -101,12 +102,14 @@ def evaluation_pictures(
     # Worker processes do not pay for some images.
     resolved, dataset = resolve(ConfigDict(config.dataset.to_dict() | {"workers": 0}))
     opened = sources.open_split(resolved, dataset, split or resolved.evaluation_split)
-    if count > len(opened):
-        raise ValueError(
-            f"count must be at most {len(opened)}, the images of the split {opened.name!r} of "
-            f"{opened.dataset_name}, got {count}."
+    whole = min(count, len(opened))
+    index = _evenly(opened, count) if per_class else np.arange(whole, dtype=np.int32)
+    if len(index) < count:
+        logging.getLogger("jaxrobust").warning(
+            "%d of the %d pictures asked for are taken: the split %r of %s has %d%s.",
+            *(len(index), count, opened.name, opened.dataset_name, len(opened)),
+            ", and no more of some class" if len(index) < whole else "",
         )
-    index = _evenly(opened, count) if per_class else np.arange(count, dtype=np.int32)
     records = [opened.records[int(place)] for place in index]
     masks = None
     if "mask" in records[0]:
@@ -156,12 +159,8 @@ def _evenly(split: sources.Split, count: int) -> np.ndarray:
             turns.append((taken[label], label, place))
             taken[label] += 1
         if len(turns) == count:
-            return np.array(sorted(turns), np.int32)[:, 2]
-    short = int(np.argmax(wanted - taken))
-    raise ValueError(
-        f"count must leave at most {taken[short]} images for class {short}, all that "
-        f"{split.name!r} of {split.dataset_name} has, got {count}."
-    )
+            break
+    return np.array(sorted(turns), np.int32)[:, 2]
 
 
 def _as_seen(config: ResolvedConfig, split: sources.Split, index: np.ndarray) -> np.ndarray:

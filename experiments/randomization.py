@@ -14,6 +14,7 @@ import numpy as np
 from experiments import result, sensitivity, statistics, trained
 from experiments.pictures import Pictures, evaluation_pictures
 from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES, method_title
+from experiments.words import counted
 from jaxrobust import Classifier, plots
 from jaxrobust.classifier import SHORTCUT
 from jaxrobust.core.logs import Progress
@@ -144,29 +145,32 @@ def randomize(
     shape = pictures.images.shape[1:]
     order = list(reversed(layers(pairs[0][0].load(), shape)))
     title = f"{trained.title_of(pairs[0])}, {KINDS[kind][0]}"
-    progress = Progress(title, len(pairs) * 2 * (len(order) + 1), images=len(pictures))
+    total = len(pairs) * 2 * (len(order) + 1)
     runs = ("std", "adv")
     compared: dict[str, Any] = {run: {name: {} for name in names} for run in runs}
     undefined = {run: dict.fromkeys(names, 0) for run in runs}
     drawn: dict[str, Any] = {run: {name: [] for name in names} for run in runs}
-    for position, pair in enumerate(pairs):
-        for run, training in zip(runs, pair, strict=True):
-            original, key = training.load(), sensitivity.random_key(training.seed)
-            steps = cascade(original, key, shape, independent=kind == "single_layers")
-            trained_maps: dict[str, np.ndarray] = {}
-            for classifier in itertools.chain([original], (step for _, step in steps)):
-                for name in names:
-                    maps = sensitivity.maps_of(classifier, name, pictures, **options)
-                    original_maps = trained_maps.setdefault(name, maps)
-                    similarities = sensitivity.similarities(original_maps, maps)
-                    undefined[run][name] += int(np.isnan(similarities["rank_correlation"]).sum())
-                    for similarity, values in similarities.items():
-                        seeds = compared[run][name].setdefault(similarity, [[] for _ in pairs])
-                        seeds[position].append(statistics.defined_mean(values))
-                    if position == 0:
-                        drawn[run][name].append(maps[0])
-                progress.step()
-    progress.close(f"{title}: {progress.elapsed:.0f} s")
+    with Progress(title, total, steps="networks", images=len(pictures)) as progress:
+        for position, pair in enumerate(pairs):
+            for run, training in zip(runs, pair, strict=True):
+                original, key = training.load(), sensitivity.random_key(training.seed)
+                steps = cascade(original, key, shape, independent=kind == "single_layers")
+                trained_maps: dict[str, np.ndarray] = {}
+                for classifier in itertools.chain([original], (step for _, step in steps)):
+                    for name in names:
+                        maps = sensitivity.maps_of(classifier, name, pictures, **options)
+                        original_maps = trained_maps.setdefault(name, maps)
+                        similarities = sensitivity.similarities(original_maps, maps)
+                        undefined[run][name] += int(
+                            np.isnan(similarities["rank_correlation"]).sum()
+                        )
+                        for similarity, values in similarities.items():
+                            seeds = compared[run][name].setdefault(similarity, [[] for _ in pairs])
+                            seeds[position].append(statistics.defined_mean(values))
+                        if position == 0:
+                            drawn[run][name].append(maps[0])
+                    progress.step()
+        progress.close(f"{title}: {progress.elapsed:.0f} s")
     found = {"layers": order, "images": len(pictures), "similarities": compared}
     return found | {"undefined": undefined}, drawn
 
@@ -189,7 +193,7 @@ def table(found: Mapping[str, Any], title: str) -> result.Table:
                     ]
                 )
     header = ["", "similarity", *(f"{step}: {found['layers'][step - 1]}" for step in steps)]
-    caption = f"{title}, {found['images']} pictures"
+    caption = f"{title}, {counted(found['images'], 'picture')}"
     return result.Table(header, rows, caption=caption, left=2, folded=True)
 
 

@@ -132,6 +132,12 @@ def maps_of(
         map does not depend on the other pictures, and its noise is the same for every classifier.
       batch_size: images x samples at once; None: as many as come to `batching.PIXELS_AT_ONCE`.
     """
+    return np.asarray(_maps(classifier, name, pictures, seed=seed, batch_size=batch_size))
+
+
+def _maps(
+    classifier: Classifier, name: str, pictures: Pictures, *, seed: int, batch_size: int | None
+) -> jax.Array:
     method = named.get("method", methods(), name)
     height, width = pictures.images.shape[1:3]
     options: dict[str, Any] = {
@@ -140,7 +146,7 @@ def maps_of(
     if "key" in inspect.signature(method).parameters:
         of_image = functools.partial(jax.random.fold_in, jax.random.key(seed))
         options["key"] = jax.vmap(of_image)(pictures.index)
-    return np.asarray(method(classifier, pictures.images, pictures.labels, **options))
+    return method(classifier, pictures.images, pictures.labels, **options)
 
 
 def random_key(seed: int) -> jax.Array:
@@ -183,28 +189,39 @@ def examine(
         ]
         classifiers = {"random": fresh, **classifiers}
     names = list(dict.fromkeys(arguments.methods))
+    options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
+    for name in names:
+        # What a method wants of a network and lacks is said now, not after the methods before it.
+        try:
+            jax.eval_shape(
+                functools.partial(_maps, name=name, pictures=pictures, **options), std[0]
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"--methods must suit {trained.title_of(pairs[0])}, got {name}: {error}"
+            ) from error
     shown = [pictures, pictures.moved(moved)] if moved else [pictures]
     steps = len(names) * len(classifiers) * len(pairs) * len(shown)
-    progress = Progress(trained.title_of(pairs[0]), steps, images=len(pictures))
-
-    def maps_by(classifier: Classifier, name: str, these: Pictures) -> np.ndarray:
-        options = {"seed": arguments.seed, "batch_size": arguments.batch_size}
-        maps = maps_of(classifier, name, these, **options)
-        progress.step()
-        return maps
-
     compared, maps = {}, {}
-    for name in names:
-        of_runs, *of_moved = [
-            {
-                run: [maps_by(one, name, these) for one in seeds]
-                for run, seeds in classifiers.items()
-            }
-            for these in shown
-        ]
-        compared[name] = compare(of_runs, pictures, *of_moved)
-        maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
-    progress.close(f"{progress.title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
+    title = trained.title_of(pairs[0])
+    with Progress(title, steps, steps="sets of maps", images=len(pictures)) as progress:
+
+        def maps_by(classifier: Classifier, name: str, these: Pictures) -> np.ndarray:
+            maps = maps_of(classifier, name, these, **options)
+            progress.step()
+            return maps
+
+        for name in names:
+            of_runs, *of_moved = [
+                {
+                    run: [maps_by(one, name, these) for one in seeds]
+                    for run, seeds in classifiers.items()
+                }
+                for these in shown
+            ]
+            compared[name] = compare(of_runs, pictures, *of_moved)
+            maps[name] = {run: seeds[0][positions] for run, seeds in of_runs.items()}
+        progress.close(f"{title}: {steps * len(pictures)} maps in {progress.elapsed:.0f} s")
     found = {
         "pairs": trained.pairs_described(pairs),
         "dataset": first.config.dataset.name,

@@ -36,6 +36,7 @@ from experiments.result import (
     Table,
     Text,
 )
+from experiments.words import counted, spread_over
 from jaxrobust.data import catalog
 
 CLEAN, AUTOATTACK = "clean", "AutoAttack"
@@ -215,9 +216,9 @@ def tables(title: str, found: dict[str, Any]) -> list[Text | Table]:
     header = [text for name in names for text in (f"{titles[name]}, robust", "defended")]
     return [
         Text(
-            f"Per cent, mean ± standard deviation over {seeds} training{'s' * (seeds > 1)} each, "
-            f"{found['images']} images. PGD, {first['norm']}: {_counts(first)}, a step of 1.5 ε / "
-            f"{first['steps']}, random start. Robust: of all images; "
+            f"Per cent, {spread_over(seeds, 'training')} each, "
+            f"{counted(found['images'], 'image')}. PGD, {first['norm']}: {_counts(first)}, a step "
+            f"of 1.5 ε / {first['steps']}, random start. Robust: of all images; "
             f"defended: of those that are right when clean. Trained against ε = {names[0]}."
             f"{_about_autoattack(found)}"
         ),
@@ -257,10 +258,7 @@ def _about_autoattack(found: Mapping[str, Any]) -> str:
 
 def _counts(attack: Mapping[str, Any]) -> str:
     """As "10 steps, 1 restart"."""
-    return ", ".join(
-        f"{attack[name]} {name[: -1 if attack[name] == 1 else None]}"
-        for name in ("steps", "restarts")
-    )
+    return ", ".join(counted(attack[f"{what}s"], what) for what in ("step", "restart"))
 
 
 def decision(found: dict[str, Any]) -> Decision:

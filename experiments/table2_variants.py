@@ -31,6 +31,7 @@ import numpy as np
 from experiments import accuracies, result, statistics, trained
 from experiments.accuracies import RUNS, Runs
 from experiments.experiment import Experiment
+from experiments.words import per_cent, spread_over
 from jaxrobust.data import catalog
 
 # Claim 6: how far the losses of STD and ADV may lie apart, in points.
@@ -209,8 +210,8 @@ def tables(title: str, numbers: Mapping[str, Any]) -> list[result.Part]:
         notes.append("Nothing stylised was given, and the data set has no cue conflicts.")
     return [
         result.Text(
-            f"Per cent, mean ± standard deviation; pairs of trainings: {len(numbers['pairs'])}; "
-            f"images: {counts}; a guess has {numbers['chance']:g} %."
+            f"Per cent, {spread_over(len(numbers['pairs']), 'training')} each; "
+            f"images: {counts}; a guess has {per_cent(numbers['chance'])}."
             f"{about if 'reversed' in measured['std'] else ''} {PAPER_NOTE}"
         ),
         result.Table(["", "", *TITLES.values()], ours, papers, left=2),

@@ -91,7 +91,7 @@ def measure(name: str, data_dir: str | None) -> dict[str, Any]:
 
 def _sizes(split: sources.Split, title: str) -> np.ndarray:
     """Height and width of all images, (n, 2)."""
-    progress = Progress(title, len(split))
+    progress = Progress(title, len(split), steps="pictures")
     sizes = np.zeros((len(split), 2))
     for index in range(len(split)):
         try:

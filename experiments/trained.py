@@ -278,5 +278,5 @@ def undertrained(folders: Iterable[str | Path]) -> str:
             )
         clean = fmean(result["clean"]["top1"] for result in results.values() if result)
         if clean < least:
-            return f"Nothing is decided: {rule}, and {trainings[0].run} has {clean:g}."
+            return f"Nothing is decided: {rule}, and {trainings[0].run} has {clean:.4g}."
     return ""

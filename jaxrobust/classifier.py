@@ -1,7 +1,9 @@
 """A classifier is a function: one image in [0, 1] in, logits out, weights along as an argument."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,12 +14,21 @@ import numpy as np
 
 from jaxrobust.core import folding
 from jaxrobust.core.named import did_you_mean
-from jaxrobust.core.pytrees import ArrayPytree, Callee
+from jaxrobust.core.pytrees import (
+    ArrayPytree,
+    Callee,
+    Parts,
+    is_array,
+    join_arrays,
+    split_arrays,
+)
 from jaxrobust.core.types import Images
 
 # Convolutions of projection shortcuts stand under a module of this name; the paper's numbering
 # ("conv 9", "conv 49") does not count them.
 SHORTCUT = "downsample"
+
+_SHORT = 40  # characters of a field that `repr` shows
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -73,18 +84,27 @@ class Classifier(ArrayPytree):
         logits = _apply(self.model, self.variables, images)
         return logits[0] if single else logits
 
+    def __repr__(self) -> str:
+        classes = getattr(self.model, "num_classes", None)
+        number = _parameters(self.variables)
+        known = f", {classes} classes" if isinstance(classes, int) else ""
+        return f"Classifier({_architecture(self.model)}, {number}{known})"
+
     @property
     def mean(self) -> tuple[float, ...]:
         """The pixel value per channel that the model's normalisation maps to zero.
 
-        Raises:
-          AttributeError: when the model does not say (it has no field `mean`).
+        One value, 0, for a model without a field `mean`: it works on pixels, which is said once.
         """
-        if not hasattr(self.model, "mean"):
-            raise AttributeError(
-                f"{type(self.model).__name__} has no field `mean`, so its mean image is not known."
-            )
-        return self.model.mean
+        return _field(self.model, "mean", 0.0)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The pixel value per channel that the model's normalisation divides by.
+
+        One value, 1, for a model without a field `std`.
+        """
+        return _field(self.model, "std", 1.0)
 
     def conv_layers(self, image_shape: Sequence[int]) -> list[str]:
         """Names of the convolutions of the main path, in depth order.
@@ -167,6 +187,41 @@ def _is_convolution(module: nn.Module) -> bool:
     return jnp.ndim(module.variables.get("params", {}).get("kernel", 0)) == 4
 
 
+def _field(model: nn.Module, name: str, pixels: float) -> tuple[float, ...]:
+    value = getattr(model, name, None)
+    if value is None:
+        _say_pixels(type(model).__name__)
+        return (pixels,)
+    return value
+
+
+@functools.cache
+def _say_pixels(kind: str) -> None:
+    logging.getLogger("jaxrobust").warning(
+        "%s does not have both fields `mean` and `std`: what it lacks is taken to be 0 and 1, "
+        "those of pixels as they are.",
+        kind,
+    )
+
+
+def _architecture(model: nn.Module) -> str:
+    """The class of a module, with the plain fields that are not at their defaults."""
+    chosen = [
+        f"{field.name}={getattr(model, field.name)!r}"
+        for field in dataclasses.fields(model)
+        if field.name not in ("num_classes", "mean", "std", "dtype", "name", "parent")
+        and getattr(model, field.name) != field.default
+        and len(repr(getattr(model, field.name))) <= _SHORT
+    ]
+    return type(model).__name__ + (f"({', '.join(chosen)})" if chosen else "")
+
+
+def _parameters(tree: Any) -> str:
+    if isinstance(tree, Mapping):  # Linen's collections: running statistics are no parameters
+        tree = tree.get("params", tree)
+    return f"{sum(np.size(leaf) for leaf in jax.tree.leaves(tree) if is_array(leaf)):,} parameters"
+
+
 def _as_batch(images: Images) -> tuple[jax.Array, bool]:
     shape = np.shape(images)
     if len(shape) not in (3, 4):
@@ -190,25 +245,58 @@ def mean_pixel(classifier: Any) -> tuple[float, ...]:
     kind = classifier.kind if isinstance(classifier, Callee) else type(classifier).__name__
     raise ValueError(
         f"baseline must be given: the mean image of a {kind} is known only if "
-        "it is a Classifier whose model has `mean`, or from as_classifier(…, mean=…, std=…)."
+        "it is a Classifier or from as_classifier(…, mean=…, std=…)."
     )
 
 
 @flax.struct.dataclass(eq=False)
 class FunctionClassifier(ArrayPytree):
-    """What `as_classifier` returns: a function and its variables as a callable pytree."""
+    """What `as_classifier` returns: a function and its variables as a callable pytree.
+
+    Attributes:
+      apply: the function of the variables and images.
+      held: its variables; as `Parts` where some leaves are no arrays, and so part of the program.
+      batched: whether it takes (n, h, w, c).
+      normalization: mean and std, or None.
+    """
 
     apply: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
-    variables: Any
+    held: Any
     batched: bool = flax.struct.field(pytree_node=False)
     normalization: tuple | None = flax.struct.field(pytree_node=False)
+
+    def __repr__(self) -> str:
+        return f"FunctionClassifier({self._name()}, {_parameters(self.held)})"
+
+    def _name(self) -> str:
+        function = self.variables if self.apply is _call else self.apply
+        while isinstance(function, functools.partial):
+            function = function.func
+        module = getattr(function, "__self__", None)
+        if isinstance(module, nn.Module):
+            return _architecture(module)
+        return getattr(function, "__qualname__", type(function).__name__)
+
+    @property
+    def variables(self) -> Any:
+        """The variables as they were given."""
+        held = self.held
+        return join_arrays(held.arrays, held.rest) if isinstance(held, Parts) else held
 
     @property
     def mean(self) -> tuple[float, ...]:
         """The pixel value per channel that the normalisation maps to zero."""
+        return self._normalization()[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The pixel value per channel that the normalisation divides by."""
+        return self._normalization()[1]
+
+    def _normalization(self) -> tuple:
         if self.normalization is None:
-            raise AttributeError("as_classifier was given no mean, so the mean image is not known.")
-        return self.normalization[0]
+            raise AttributeError("as_classifier was given no mean and std, so they are not known.")
+        return self.normalization
 
     def __call__(self, images: Images) -> jax.Array:
         """Logits (k,) of one image (h, w, c), or (n, k) of a batch (n, h, w, c), in [0, 1]."""
@@ -216,16 +304,20 @@ class FunctionClassifier(ArrayPytree):
         if self.normalization is not None:
             mean, std = (jnp.asarray(values, images.dtype) for values in self.normalization)
             images = (images - mean) / std
-        if self.batched:
-            logits = self.apply(self.variables, images)
-        else:
-            logits = jax.vmap(self.apply, in_axes=(None, 0))(self.variables, images)
+        # Looked at anew in each call: an NNX module may have been trained since.
+        held = self.held if isinstance(self.held, Parts) else Parts(*split_arrays(self.held))
+        applied = functools.partial(held.use, self.apply)
+        logits = applied(images) if self.batched else jax.vmap(applied)(images)
         return logits[0] if single else logits
 
 
+def _call(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    return function(images)
+
+
 def as_classifier(
-    apply: Callable[[Any, jax.Array], jax.Array],
-    variables: Any,
+    apply: Callable[..., jax.Array],
+    variables: Any = None,
     *,
     batched: bool = False,
     mean: Sequence[float] | None = None,
@@ -235,13 +327,15 @@ def as_classifier(
 
     Args:
       apply: a function of the weights and one image (h, w, c) or, with `batched`, a batch.
-      variables: its weights, a pytree of arrays.
+      variables: its weights, a pytree; leaves that are no arrays, as Equinox modules have them, are
+        part of the program. None: `apply` is a function of the images alone, which may be a
+        pytree itself, as NNX's and Equinox's modules are.
       batched: whether `apply` expects (n, h, w, c) and returns (n, k).
       mean: per channel in [0, 1]; given when `apply` expects normalised input.
       std: per channel in [0, 1]; given together with `mean`.
 
     Raises:
-      TypeError: when `apply` is not callable.
+      TypeError: when `apply` is not callable, or a leaf is neither an array nor hashable.
       ValueError: when only one of `mean` and `std` is given, or a std is not positive.
 
     Example:
@@ -260,4 +354,12 @@ def as_classifier(
         normalization = (tuple(map(float, mean)), tuple(map(float, std)))
         if not all(value > 0 for value in normalization[1]):
             raise ValueError(f"std must be positive, got {std}.")
-    return FunctionClassifier(apply, variables, batched, normalization)
+    if variables is None:
+        apply, variables = _call, apply
+    traceable = all(is_array(leaf) or _is_number(leaf) for leaf in jax.tree.leaves(variables))
+    held = variables if traceable else Parts(*split_arrays(variables))
+    return FunctionClassifier(apply, held, batched, normalization)
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, int | float | complex)

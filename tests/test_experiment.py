@@ -157,8 +157,11 @@ def test_whole_numbers(tmp_path, capsys, text):
 
 
 def test_steps_are_counted_and_shown(capsys):
-    progress = Progress("filters", 3, images=2, every=0.0)
+    progress = Progress("filters", 3, steps="layers", images=2, every=0.0)
     for _ in range(2):
         progress.step()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[:2] for line in lines] == [["filters", "1/3"], ["filters", "2/3"]]
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["filters", "1/3 layers"],
+        ["filters", "2/3 layers"],
+    ]

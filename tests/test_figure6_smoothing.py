@@ -194,19 +194,13 @@ def test_a_figure_says_what_its_bands_are(tmp_path, monkeypatch, std_seeds):
     assert (tmp_path / "a.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("pictures", "sentence"),
-    [("5000", "--pictures must be at most 50, got 5000"), ("50", "images")],
-)
-def test_too_many_pictures_are_refused_before_measuring(
-    digits, tmp_path, capsys, monkeypatch, pictures, sentence
-):
+def test_too_many_pictures_are_refused_before_measuring(digits, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(accuracies, "measure", None)
     options = ["--workdirs", str(digits), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as stopped:
-        figure6.EXPERIMENT.main([*options, "--pictures", pictures])
+        figure6.EXPERIMENT.main([*options, "--pictures", "5000"])
     assert stopped.value.code == 2
-    assert sentence in capsys.readouterr().err
+    assert "--pictures must be at most 50, got 5000" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -84,17 +84,50 @@ def test_a_misspelt_name_is_told_the_nearest():
 
 
 def test_progress_counts_its_steps(capsys):
-    progress = logs.Progress("stylised", 10, images=2, every=0.05)
+    progress = logs.Progress("stylised", 10, steps="batches", images=2, every=0.05)
     progress.step()
     assert capsys.readouterr().err == ""
     time.sleep(0.1)
     progress.step(3)
     line = capsys.readouterr().err
-    assert line.startswith("stylised  4/10  ")
+    assert line.startswith("stylised  4/10 batches  ")
     rate = float(line.split("  ")[2].removesuffix(" images/s"))
     assert 0 < rate <= 3 * 2 / 0.1  # of the steps after the first
     progress.close("done")
     assert capsys.readouterr().err == "done\n"
+
+
+def test_a_long_step_is_seen(capsys):
+    with logs.Progress("evaluation", 2, steps="batches", images=8, every=0.1) as outer:
+        time.sleep(0.4)
+        first = capsys.readouterr().err.splitlines()
+        outer.step()
+        capsys.readouterr()
+        # Of two, the one that is at work has the line.
+        with logs.Progress("inner", 1, every=0.1) as inner:
+            time.sleep(0.4)
+            inner.close("inner done")
+            time.sleep(0.3)
+        within = capsys.readouterr().err.splitlines()
+        with logs.Progress("another process's", 1, every=0.1, active=False):
+            time.sleep(0.3)
+        assert capsys.readouterr().err == ""
+        time.sleep(0.4)
+        last = capsys.readouterr().err.splitlines()
+    assert set(first) == {"evaluation  0/2 batches  0:00 since the start"}
+    assert set(within) == {"inner  0/1 images  0:00 since the start", "inner done"}
+    assert all(line.startswith("evaluation  1/2 batches  0:0") for line in last)
+    assert all(line.endswith(" since the last") for line in last)
+    assert last
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_fails_ends_its_line(capsys):
+    with pytest.raises(ValueError, match="it fails"), logs.Progress("a", 1, every=0.05):
+        raise ValueError("it fails")
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
 
 
 def test_metrics_of_a_resumed_run_follow_its_checkpoint(tmp_path):

@@ -77,12 +77,20 @@ def test_masks_are_the_silhouettes(tmp_path_factory, data_dir, monkeypatch):
     assert conflict.masks.shape == (5, 48, 48)
 
 
-def test_too_many_pictures(data_dir):
+def test_of_too_many_pictures_those_that_there_are_are_taken(data_dir, caplog):
     config = config_of(data_dir)
-    with pytest.raises(ValueError, match="count must be at most 360, the images of the split 'tes"):
-        evaluation_pictures(config, 361)
-    with pytest.raises(ValueError, match=r"count must leave at most \d+ images for class \d, all"):
-        evaluation_pictures(config, 360, per_class=True)
+    every = evaluation_pictures(config, 361)
+    assert every.index.tolist() == list(range(360))
+    evenly = evaluation_pictures(config, 360, per_class=True)
+    counts = np.bincount(every.labels)
+    np.testing.assert_array_equal(np.bincount(evenly.labels), np.minimum(counts, 36))
+    assert sorted(evaluation_pictures(config, 9999, per_class=True).index) == list(range(360))
+    assert [record.getMessage() for record in caplog.records] == [
+        "360 of the 361 pictures asked for are taken: the split 'test' of digits has 360.",
+        f"{len(evenly)} of the 360 pictures asked for are taken: the split 'test' of digits has "
+        "360, and no more of some class.",
+        "360 of the 9999 pictures asked for are taken: the split 'test' of digits has 360.",
+    ]
     for count in (0, 2.0, True):
         with pytest.raises(ValueError, match="count must be a whole number of at least 1"):
             evaluation_pictures(config, count)

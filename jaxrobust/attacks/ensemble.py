@@ -158,23 +158,23 @@ def _search(classifier, attack, searched, verdicts, name, *, sizes, sharding, ti
     begun = time.perf_counter() - verdicts.seconds.get(name, 0.0)
     waiting, resumed = verdicts.begin(sizes)
     total = len(waiting) + (0 if resumed is None else int((resumed[0] >= 0).sum()))
-    progress = logs.Progress(title, total, every=every)
-    ended = 0
-    for status in many.run(
+    statuses = many.run(
         classifier, attack, searched, waiting, sizes=sizes, sharding=sharding, resumed=resumed
-    ):
-        for index, perturbed in status.ended.items():
-            if perturbed is not None:
-                verdicts.images[index], verdicts.broken_by[index] = perturbed, name
-        ended += len(status.ended)
-        progress.mark(ended + status.done)
-        if progress.due():
-            progress.show(ended, {"standing": (verdicts.broken_by == "").sum()})
-        if verdicts.due():
-            verdicts.seconds[name] = time.perf_counter() - begun
-            verdicts.write(status)
+    )
+    ended = 0
+    with logs.Progress(title, total, every=every) as progress:
+        for status in statuses:
+            for index, perturbed in status.ended.items():
+                if perturbed is not None:
+                    verdicts.images[index], verdicts.broken_by[index] = perturbed, name
+            ended += len(status.ended)
+            progress.mark(ended + status.done)
+            if progress.due():
+                progress.show(ended, {"standing": (verdicts.broken_by == "").sum()})
+            if verdicts.due():
+                verdicts.seconds[name] = time.perf_counter() - begun
+                verdicts.write(status)
     verdicts.seconds[name] = time.perf_counter() - begun
-    progress.close()
 
 
 def check_options(

@@ -1,5 +1,6 @@
 """What callers hand in, checked in one sentence each, as early as it can be known."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -73,17 +74,44 @@ def check_number(name: str, value: Any, least: float = 0.0) -> None:
 
 @jax.jit
 def _logits(classifier, image):
-    # Mapped, as the methods call it: the model may ask for statistics across the batch.
-    return jax.tree.map(
-        lambda logits: logits[0], jax.vmap(classifier, axis_name=BATCH_AXIS)(image[None])
+    """What the classifier gives for one image, for its shape alone: it is traced, never run.
+
+    Twice, as what Python draws while it is traced would be fixed in each program in its own way.
+    This happens at a classifier's first use only, and compiles nothing.
+    """
+
+    def logits(image):
+        # Mapped, as the methods call it: the model may ask for statistics across the batch.
+        mapped = jax.vmap(classifier, axis_name=BATCH_AXIS)(image[None])
+        return jax.tree.map(lambda logits: logits[0], mapped)
+
+    # By a function of its own each, or the first trace would be taken for the second.
+    first, shape = jax.make_jaxpr(lambda image: logits(image), return_shape=True)(image)
+    second = jax.make_jaxpr(lambda image: logits(image))(image)
+    if not _same_program(first, second):
+        raise ValueError(
+            "classifier must give the same for every call, but two calls with one image were two "
+            "programs: it draws random numbers, or counts, outside of JAX."
+        )
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+
+
+def _same_program(first: Any, second: Any) -> bool:
+    """Whether two traces are one program, whatever the addresses of the functions in it."""
+    texts = [re.sub(r"0x[0-9a-f]+", "", str(program)) for program in (first, second)]
+    return texts[0] == texts[1] and all(
+        # What is traced further out is the same where it is one object.
+        one is other or (is_concrete((one, other)) and np.array_equal(one, other, equal_nan=True))
+        for one, other in zip(first.consts, second.consts, strict=True)
     )
 
 
 def num_classes(classifier: Callable, image_shape: tuple[int, ...], dtype: Any = None) -> int:
-    """How many logits the classifier gives for one image of this shape; traced once, never run.
+    """How many logits the classifier gives for one image of this shape; traced, never run.
 
     Raises:
-      ValueError: when one image does not give a vector of logits.
+      ValueError: when one image does not give a vector of logits, and when two calls with it would
+        not give the same.
     """
     image = jax.ShapeDtypeStruct(tuple(image_shape), dtype or jnp.float32)
     try:

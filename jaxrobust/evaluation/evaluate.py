@@ -143,26 +143,29 @@ def evaluate(
             batches.set_state(note["position"])
         # Once for all batches: what is on one device alone would be sent again with each.
         classifier = jax.device_put(classifier, NamedSharding(mesh, PartitionSpec()))
-        progress = logs.Progress(title, len(batches), images=size, every=every)
-        noting = partial_file if jax.process_index() == 0 else None
+        first = jax.process_index() == 0
+        noting = partial_file if first else None
         noted = time.perf_counter()
-        for batch in batches:
-            counts = count(classifier, batch, key, attacked=attacked)
-            counts["variants"] = {
-                name: count(classifier, batch, key, filtered=filtered, levels=levels)
-                for name, (filtered, levels) in swept.items()
-            }
-            counts = _as_plain(*fetched((counts, batch["mask"])))
-            total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
-            done += 1
-            progress.mark(done)
-            if progress.due() and jax.process_index() == 0:
-                progress.show(done)
-            if noting and time.perf_counter() - noted > _SAVE_EVERY:
-                noted = time.perf_counter()
-                note = {"settings": settings, "done": done, "total": total}
-                files.write_json(noting, note | {"position": batches.get_state()})
-        progress.close()
+        with logs.Progress(
+            title, len(batches), steps="batches", images=size, every=every, active=first
+        ) as progress:
+            for batch in batches:
+                counts = count(classifier, batch, key, attacked=attacked)
+                counts["variants"] = {
+                    name: count(classifier, batch, key, filtered=filtered, levels=levels)
+                    for name, (filtered, levels) in swept.items()
+                }
+                counts = _as_plain(*fetched((counts, batch["mask"])))
+                total = jax.tree.map(lambda a, b: a + b, total, counts) if done else counts
+                done += 1
+                progress.mark(done)
+                if progress.due():
+                    progress.show(done)
+                if noting and time.perf_counter() - noted > _SAVE_EVERY:
+                    noted = time.perf_counter()
+                    position = {"position": batches.get_state()}
+                    note = {"settings": settings, "done": done}
+                    files.write_json(noting, note | {"total": total | position})
     if total["n"] != batches.num_examples:
         raise RuntimeError(
             f"the split {split} has {batches.num_examples} examples, but {total['n']} were counted."

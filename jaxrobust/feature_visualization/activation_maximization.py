@@ -219,11 +219,7 @@ def _normalization(classifier, image_shape, mean, std) -> tuple[jax.Array, jax.A
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std go together, got mean={mean} and std={std}.")
     if mean is None:
-        # A Classifier's model has them as fields; what `as_classifier` returns has the pair.
-        model = getattr(classifier, "model", classifier)
-        mean, std = getattr(model, "mean", None), getattr(model, "std", None)
-        if hasattr(classifier, "normalization"):
-            mean, std = classifier.normalization or (None, None)
+        mean, std = getattr(classifier, "mean", None), getattr(classifier, "std", None)
         if mean is None or std is None or callable(mean) or callable(std):
             return None
     arrays = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)

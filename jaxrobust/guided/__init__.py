@@ -81,8 +81,7 @@ def guided(
     `relu6`, `leaky_relu`, `where(x > 0, x, 0)` and the like are no ReLUs here.
 
     Args:
-      fn: any JAX function, pure as for `jax.jit`: what it closes over is fixed at its first use,
-        and state that it changes on the way (NNX modules in training mode) stays unchanged.
+      fn: any JAX function, pure as for `jax.jit`: what it closes over is fixed at its first use.
         Arrays among its arguments are traced, everything else stays Python.
       maximum_as_relu: also take every `max(x, 0)`, in either order of its arguments, for code that
         writes its ReLUs so. Off unless asked for: LayerNorm, GroupNorm and `jnp.clip` contain it
@@ -90,8 +89,8 @@ def guided(
 
     Raises:
       TypeError: when `fn` cannot be called; in forward mode, which the rule does not have.
-      ValueError: when it is called and has no ReLU, or has one inside a `jax.shard_map` with
-        `check_vma`.
+      ValueError: when it is called and has no ReLU, has one inside a `jax.shard_map` with
+        `check_vma`, or changes itself, as NNX modules do in train mode.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -100,7 +100,7 @@ def create(name: str, *, num_classes: int | None, **fields: Any) -> nn.Module:
         module: Callable[..., nn.Module] = _import_module_class(name)
         allowed = _fields(module)
         rule = "declare the field num_classes"
-        check_that("num_classes" in allowed, f"Model {name!r}", rule, ", ".join(allowed))
+        check_that("num_classes" in allowed, f"Model {name!r}", rule, ", ".join(allowed) or "none")
         fields = {key: fields[key] for key in fields if key in allowed or key not in _OPTIONAL}
     elif name in _REGISTRY:
         module = _REGISTRY[name]

@@ -198,8 +198,9 @@ def _copy(
         NamedSharding(mesh, PartitionSpec()),
     )
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    progress = logs.Progress("stylised", len(todo), every=log_every_seconds)
+    progress = logs.Progress("stylised", len(todo), steps="pictures", every=log_every_seconds)
     with (
+        progress,
         plan.unfinished_records.open("a") as stream,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         Interrupts() as interrupts,

@@ -195,8 +195,11 @@ def train_decoder(
         mesh=mesh,
     )
     done = 0
-    progress = logs.Progress("decoder", steps, images=batch_size, every=log_every_seconds)
-    with batches, checkpoints.only_training(folder), Interrupts() as interrupts:
+    progress = logs.Progress(
+        "decoder", steps, steps="steps", images=batch_size, every=log_every_seconds
+    )
+    only = checkpoints.only_training(folder)
+    with progress, batches, only, Interrupts() as interrupts:
         _check_folder(folder, description)  # once more: another program may have begun meanwhile
         store = checkpoints.Checkpoints(folder)
         try:

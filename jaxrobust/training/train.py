@@ -83,7 +83,8 @@ def fit(run: Run) -> Classifier:
         Interrupts() as interrupts,
     ):
         state, begun = _restored(run, state, store, batches, mesh)
-        with contextlib.closing(_Log(run, begun)) as log:
+        log = _Log(run, begun)
+        with log.progress, contextlib.closing(log):
             for done in range(begun + 1, run.steps + 1):
                 state, metrics = step(state, next(batches))
                 last = done == run.steps
@@ -157,11 +158,13 @@ class _Log:
         self._run, self._begun, self._done = run, begun, begun
         self._unread: list[dict[str, jax.Array]] = []
         self._writer = logs.MetricsWriter(run.folder, step=begun, active=jax.process_index() == 0)
-        self._progress = logs.Progress(
+        self.progress = logs.Progress(
             f"{run.title}  training",
             run.steps,
+            steps="steps",
             images=run.batch_size,
             every=run.log_every_seconds,
+            active=jax.process_index() == 0,
         )
 
     def add(self, done: int, metrics: dict[str, jax.Array], *, read: bool) -> None:
@@ -174,9 +177,9 @@ class _Log:
         self._unread.append(metrics)
         first = done == self._begun + 1
         # All processes must look at the loss after the same step, whatever their clocks say.
-        due = self._progress.due() and jax.process_count() == 1
+        due = self.progress.due() and jax.process_count() == 1
         if read or first or due or len(self._unread) >= _MOST_UNREAD:
-            self._read(show=first or done == self._run.steps or self._progress.due())
+            self._read(show=first or done == self._run.steps or self.progress.due())
 
     def write(self, done: int, figures: dict[str, float]) -> None:
         """Write figures that are not of a step alone."""
@@ -186,7 +189,7 @@ class _Log:
         """Look at the metrics of the steps since the last time (this waits for the devices)."""
         read = jax.device_get(self._unread)
         self._unread = []
-        self._progress.mark(self._done)
+        self.progress.mark(self._done)
         for name in ("loss", "weight_norm"):
             for position, value in enumerate(float(metrics[name]) for metrics in read):
                 if not np.isfinite(value):
@@ -202,7 +205,7 @@ class _Log:
             for name in ("loss", *read[0])
             if name != "weight_norm"
         }
-        rate = self._progress.rate()
+        rate = self.progress.rate()
         self._writer.write(
             self._done,
             figures
@@ -210,14 +213,14 @@ class _Log:
             | {"weight_norm": float(read[-1]["weight_norm"])}
             | ({"images_per_second": rate} if rate else {}),
         )
-        if show and jax.process_index() == 0:
-            self._progress.show(self._done, figures)
+        if show:
+            self.progress.show(self._done, figures)
 
     def close(self) -> None:
         """Close the files; at the end, say how many steps were taken."""
         self._writer.close()
         if self._begun < self._done == self._run.steps:
-            self._progress.close(
+            self.progress.close(
                 f"{self._run.title}  trained {self._done - self._begun} of {self._run.steps} steps "
-                f"in {logs.clock(self._progress.elapsed)}"
+                f"in {logs.clock(self.progress.elapsed)}"
             )
