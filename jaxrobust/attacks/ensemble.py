@@ -346,13 +346,15 @@ def autoattack(
     said += doubts.of_clean_images(logits, again, zero, standing)
     # The label is the first of those that stand.
     nearest = np.argsort(-logits, axis=1, kind="stable")[:, 1 : 1 + _TARGETS].astype(np.int32)
-    # Of a classifier that is a mere function, all is in the program and in what it answers.
-    told = [_look.lower(classifier, images[:1], labels[:1]).as_text(), jax.__version__]
-    options = [names, float(epsilon), ball.name, steps, queries, *told]
-    leaves = jax.tree.leaves(classifier)
-    settings = digest(options, images, labels, keys, nearest, standing, *leaves)
+    path, settings = None, ""
+    if state_file is not None:
+        path = Path(state_file)
+        # Of a classifier that is a mere function, all is in the program and in what it answers.
+        told = [_look.lower(classifier, images[:1], labels[:1]).as_text(), jax.__version__]
+        options = [names, float(epsilon), ball.name, steps, queries, *told]
+        leaves = jax.tree.leaves(classifier)
+        settings = digest(options, images, labels, keys, nearest, standing, *leaves)
     broken_by = np.where(standing, "", "clean").astype("<U8")
-    path = None if state_file is None else Path(state_file)
     verdicts = Verdicts(path, settings, images, broken_by)
     clean_seconds = time.perf_counter() - begun
 

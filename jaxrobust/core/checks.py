@@ -63,8 +63,8 @@ def check_number(name: str, value: Any, least: float = 0.0) -> None:
     """
     if not is_concrete(value):
         return
+    check_that(not isinstance(value, str), name, "be a number", repr(value), TypeError)
     try:
-        check_that(not isinstance(value, str), name, "be a number", repr(value))
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}.") from None
