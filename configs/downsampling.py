@@ -4,7 +4,7 @@ Command: python -m jaxrobust.main --config=configs/downsampling.py:textured_shap
              --workdir=runs/downsampling_textured_shapes
          python -m jaxrobust.main --config=configs/downsampling.py:fashion_mnist \
              --workdir=runs/downsampling_fashion_mnist
-         python -m experiments.figure2_sensitivity_maps --methods vanilla_gradient \
+         python -m jaxrobust.experiments.figure2_sensitivity_maps --methods vanilla_gradient \
              --workdirs runs/downsampling_textured_shapes runs/downsampling_fashion_mnist
 Data:    python -m jaxrobust.data.prepare fashion_mnist
 Cost:    25 and 20 minutes on one CPU core

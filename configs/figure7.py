@@ -5,9 +5,10 @@ the ten data sets of Table 3, three times: 300 trainings.
 
 Command: python -m jaxrobust.main --config=configs/figure7.py
          python -m jaxrobust.main --config=configs/figure7.py:resnet50,cifar10,stl10  (a part of it)
-         python -m experiments.figure7_late_fusion --workdirs runs/figure7
-Needs:   python -m jaxrobust.data.prepare … for each data set (python -m experiments.table3_datasets
-         says which are there), and three trainings of each kind:
+         python -m jaxrobust.experiments.figure7_late_fusion --workdirs runs/figure7
+Needs:   python -m jaxrobust.data.prepare … for each data set
+         (python -m jaxrobust.experiments.table3_datasets says which are there), and three trainings
+         of each kind:
          python -m jaxrobust.main --config=configs/resnet50_std.py --config.seeds="(0,1,2)"
          and so on with resnet50_adv, alexnet_std, alexnet_adv
 Cost:    30 epochs of each. Not yet timed by us.

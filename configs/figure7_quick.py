@@ -1,7 +1,7 @@
 """Late fusion at small scale: the five settings of Figure 7 on three tasks, three times.
 
 Command: python -m jaxrobust.main --config=configs/figure7_quick.py
-         python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick
+         python -m jaxrobust.experiments.figure7_late_fusion --workdirs runs/figure7_quick
          python -m jaxrobust.main --config=configs/figure7_quick.py:shape_low,shape_high \
              --workdir=runs/figure7_shape
          (other tasks, in a workdir of their own; on an accelerator also texture_low, texture_high)

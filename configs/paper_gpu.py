@@ -1,11 +1,11 @@
 """The paper with full-size networks on drawn pictures of 224 px, for one accelerator.
 
-Command: python -m experiments.paper --config=configs/paper_gpu.py --out=report_gpu
+Command: python -m jaxrobust.experiments.paper --config=configs/paper_gpu.py --out=report_gpu
 Cost:    meant for 30 minutes on a data-centre GPU. Not yet timed by us.
 Expect:  not yet measured by us; late fusion is not part of it
 """
 
-from experiments.plan import Experiment, Plan, Study
+from jaxrobust.experiments.plan import Experiment, Plan, Study
 
 BOTH = ("resnet50_shapes_224", "alexnet_shapes_224")
 

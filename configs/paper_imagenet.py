@@ -1,14 +1,15 @@
 """The whole paper: AlexNet, ResNet-50 and ResNet-101 on ImageNet, late fusion on ten data sets.
 
-Command: python -m experiments.paper --config=configs/paper_imagenet.py --out=report_imagenet
-Needs:   python -m jaxrobust.data.prepare … for each data set (python -m experiments.table3_datasets
-         says which are there)
+Command: python -m jaxrobust.experiments.paper --config=configs/paper_imagenet.py \
+             --out=report_imagenet
+Needs:   python -m jaxrobust.data.prepare … for each data set
+         (python -m jaxrobust.experiments.table3_datasets says which are there)
 Cost:    14 trainings of 90 epochs on ImageNet, then 300 fine-tunings. Not yet timed by us.
 Expect:  the figures of the paper's Tables 1 and 2
 """
 
-from experiments.plan import Experiment, Plan, Study, backbones
 from jaxrobust.data import catalog
+from jaxrobust.experiments.plan import Experiment, Plan, Study, backbones
 
 # resnet101: one seed; Figures 8 to 12 show it.
 BOTH = ("table1",)

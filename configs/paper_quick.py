@@ -1,11 +1,11 @@
 """The whole paper at small scale: a ResNet and an AlexNet on drawn pictures, three seeds each.
 
-Command: python -m experiments.paper --config=configs/paper_quick.py --out=report
+Command: python -m jaxrobust.experiments.paper --config=configs/paper_quick.py --out=report
 Cost:    one to two hours on two CPU cores; a second call reuses all and takes seconds
 Expect:  report/index.html with the verdicts on the paper's claims: 1 to 4 and 6 hold; 3b, 5, 7 not
 """
 
-from experiments.plan import Experiment, Plan, Study, backbones
+from jaxrobust.experiments.plan import Experiment, Plan, Study, backbones
 
 BOTH = ("quickstart", "quickstart_alexnet")
 SEEDS = (11, 12, 13)

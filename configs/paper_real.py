@@ -1,12 +1,12 @@
 """The paper on real pictures: Fashion-MNIST, and what of it is the stride, what the training.
 
-Command: python -m experiments.paper --config=configs/paper_real.py --out=report_real
+Command: python -m jaxrobust.experiments.paper --config=configs/paper_real.py --out=report_real
 Data:    python -m jaxrobust.data.prepare fashion_mnist (once)
 Cost:    not yet timed by us
 Expect:  not yet measured by us; one channel has no colours to reverse, and late fusion is no part
 """
 
-from experiments.plan import Experiment, Plan, Study
+from jaxrobust.experiments.plan import Experiment, Plan, Study
 
 RUNS = ("fashion_mnist",)
 

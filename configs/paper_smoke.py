@@ -1,11 +1,11 @@
 """Every part of the report in minutes, too small to show anything: for checks of the whole.
 
-Command: python -m experiments.paper --config=configs/paper_smoke.py --out=report_smoke
+Command: python -m jaxrobust.experiments.paper --config=configs/paper_smoke.py --out=report_smoke
 Cost:    at most five minutes on two CPU cores
 Expect:  every stage done; what the networks have learnt in some steps decides no claim
 """
 
-from experiments.plan import Experiment, Plan, Study, backbones
+from jaxrobust.experiments.plan import Experiment, Plan, Study, backbones
 
 SEEDS = (1, 2)
 RUNS = ("smoke",)

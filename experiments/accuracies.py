@@ -18,13 +18,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import statistics, trained
-from experiments.experiment import whole_number
 from jaxrobust import filters, plots
 from jaxrobust.data import pipeline, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.evaluation import outcomes
 from jaxrobust.evaluation.outcomes import Outcome
+from jaxrobust.experiments import statistics, trained
+from jaxrobust.experiments.experiment import whole_number
 from jaxrobust.stylization.copy_plan import class_folders
 from jaxrobust.training import checkpoints, study
 

@@ -7,8 +7,8 @@ measures in that experiment's record.
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import render, statistics
-from experiments.experiment import Experiment
+from jaxrobust.experiments import render, statistics
+from jaxrobust.experiments.experiment import Experiment
 
 NOT_MEASURED = "not measured"
 _SIDES = ("first", "second", "difference")

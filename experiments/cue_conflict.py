@@ -1,6 +1,6 @@
 """Pictures whose silhouette and texture disagree: what STD and ADV answer, and what they look at.
 
-    python -m experiments.cue_conflict --workdirs runs/quickstart
+    python -m jaxrobust.experiments.cue_conflict --workdirs runs/quickstart
 
 draws, for every architecture trained on `textured_shapes`, pictures of the split `cue_conflict`,
 each a silhouette with the texture of another class, and under each picture the answer of STD and of
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import accuracies, result, sensitivity, trained
-from experiments.experiment import Experiment, whole_number
-from experiments.pictures import evaluation_pictures
 from jaxrobust import plots
+from jaxrobust.experiments import accuracies, result, sensitivity, trained
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.pictures import evaluation_pictures
 
 _METHOD = "guided_backprop"
 

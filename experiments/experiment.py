@@ -13,8 +13,8 @@
     if __name__ == "__main__":
         EXPERIMENT.main()
 
-That is all: `experiments.paper` takes it from a plan by its name, its claims enter the page. What
-STD has learnt too little of decides nothing, whatever the experiment says.
+That is all: `jaxrobust.experiments.paper` takes it from a plan by its name, its claims enter the
+page. What STD has learnt too little of decides nothing, whatever the experiment says.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from typing import Any
 
 import jax
 
-from experiments import render, trained
-from experiments.result import Claim, Finding, Notes, Result, as_json, files, undecided
 from jaxrobust import __version__
 from jaxrobust.core import runtime
 from jaxrobust.core.files import write_json, write_text
 from jaxrobust.core.interrupts import terminable
+from jaxrobust.experiments import render, trained
+from jaxrobust.experiments.result import Claim, Finding, Notes, Result, as_json, files, undecided
 
 UNDERTRAINED = "open: undertrained"
 
@@ -103,7 +103,7 @@ class Experiment:
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(
-            prog=f"python -m experiments.{self.name}",
+            prog=f"python -m jaxrobust.experiments.{self.name}",
             description=self.document,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

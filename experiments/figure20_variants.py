@@ -1,6 +1,6 @@
 """The pictures of all variants side by side: Figures 20 to 22 of the paper.
 
-    python -m experiments.figure20_variants --workdirs runs/quickstart
+    python -m jaxrobust.experiments.figure20_variants --workdirs runs/quickstart
 
 draws a sheet for every data set among the workdirs: a row for each picture, the first of its class,
 and a column for each variant: as it is, blurred, median-filtered, with its colours (if it has any)
@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import accuracies, result, trained
-from experiments.experiment import Experiment, whole_number
-from experiments.pictures import Pictures, evaluation_pictures, shown_positions
 from jaxrobust import plots
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.experiments import accuracies, result, trained
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures, shown_positions
 
 _MOST_PICTURES = 10
 FILTERS = (

@@ -1,6 +1,6 @@
 """Sensitivity maps of STD above ADV: Figure 2 of the paper, 13 (AlexNet) and 14 (ResNet-50).
 
-    python -m experiments.figure2_sensitivity_maps --workdirs runs/quickstart
+    python -m jaxrobust.experiments.figure2_sensitivity_maps --workdirs runs/quickstart
 
 draws, for every architecture among the workdirs, the maps of some evaluation images (of the first
 pair of trainings) for their true class, each on its own scale: mid-grey is zero. The figures
@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import result, sensitivity, statistics, stride_grid, tiles, trained
-from experiments.experiment import Experiment
-from experiments.pictures import Pictures
-from experiments.words import counted
 from jaxrobust import map_metrics, plots
+from jaxrobust.experiments import result, sensitivity, statistics, stride_grid, tiles, trained
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.pictures import Pictures
+from jaxrobust.experiments.words import counted
 
 RUNS = ("std", "adv")
 MEASURES = {

@@ -1,6 +1,6 @@
 """What the filters of STD and ADV look for, by depth: Figure 3 of the paper, and 15 to 19.
 
-    python -m experiments.figure3_layer_visualization --workdirs runs/quickstart
+    python -m jaxrobust.experiments.figure3_layer_visualization --workdirs runs/quickstart
 
 makes images that maximise random filters of several layers, once with the paper's plain settings
 and once regularised (Fourier parameterisation, decorrelated colours, jitter, scale and rotation),
@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import result, statistics, tiles, trained
-from experiments.experiment import Experiment, whole_number
-from experiments.words import counted
 from jaxrobust import Classifier, feature_visualization, map_metrics, plots
 from jaxrobust.core.logs import Progress
+from jaxrobust.experiments import result, statistics, tiles, trained
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.words import counted
 from jaxrobust.training import checkpoints
 
 RUNS = ("std", "adv")

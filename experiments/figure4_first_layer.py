@@ -1,6 +1,6 @@
 """The filters of the first layer, STD above ADV on one scale: Figure 4 of the paper.
 
-    python -m experiments.figure4_first_layer --workdirs runs/quickstart
+    python -m jaxrobust.experiments.figure4_first_layer --workdirs runs/quickstart
 
 draws the first convolution of every architecture among the workdirs (of its first seed), one filter
 enlarged: the one that is largest in STD, for both. STD and ADV of an architecture share their
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import result, statistics, trained
-from experiments.experiment import Experiment
-from experiments.words import counted
 from jaxrobust import feature_visualization, map_metrics, plots
+from jaxrobust.experiments import result, statistics, trained
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.words import counted
 from jaxrobust.training import checkpoints
 
 # The form that comes first decides; without a BatchNorm there is only the other.

@@ -1,6 +1,6 @@
 """Accuracy on smoothed pictures: Figure 6 of the paper, with the pictures of its Figure 5.
 
-    python -m experiments.figure6_smoothing --workdirs runs/quickstart
+    python -m jaxrobust.experiments.figure6_smoothing --workdirs runs/quickstart
 
 draws, for every architecture among the workdirs, the accuracy of STD and ADV (mean and standard
 deviation over all seeds) under a Gaussian blur of growing width and a median filter applied again
@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments import accuracies, result, statistics, tiles, trained
-from experiments.accuracies import RUNS, SIGMAS, TIMES, Runs
-from experiments.experiment import Experiment, whole_number
-from experiments.pictures import Pictures, evaluation_pictures, shown_positions
-from experiments.words import per_cent, spread_over
 from jaxrobust import plots
+from jaxrobust.experiments import accuracies, result, statistics, tiles, trained
+from jaxrobust.experiments.accuracies import RUNS, SIGMAS, TIMES, Runs
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures, shown_positions
+from jaxrobust.experiments.words import per_cent, spread_over
 
 # Claim 5: how far the difference may move under blur, and from where an accuracy is too close to
 # chance for it to mean anything; in points.

@@ -1,6 +1,6 @@
 """Do robust features help accuracy? Learning curves of late fusion: Figure 7 of the paper.
 
-    python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick
+    python -m jaxrobust.experiments.figure7_late_fusion --workdirs runs/figure7_quick
 
 draws, for every architecture among fine-tunings of late fusion, the accuracy against the epoch on
 each data set: solid the ensembles STD+STD, ADV+ADV and STD+ADV, dashed the single models STD and
@@ -27,12 +27,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import accuracies, fine_tunings, late_fusion_claim, result, statistics, trained
-from experiments.accuracies import Accuracy
-from experiments.experiment import Experiment
-from experiments.fine_tunings import ENSEMBLES, SETTINGS, SINGLE, Task
-from experiments.late_fusion_claim import CLAIM, SAME_SIZE, Runs
 from jaxrobust import plots
+from jaxrobust.experiments import (
+    accuracies,
+    fine_tunings,
+    late_fusion_claim,
+    result,
+    statistics,
+    trained,
+)
+from jaxrobust.experiments.accuracies import Accuracy
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.fine_tunings import ENSEMBLES, SETTINGS, SINGLE, Task
+from jaxrobust.experiments.late_fusion_claim import CLAIM, SAME_SIZE, Runs
 
 # STD and ADV as everywhere; the ensembles of one kind in its colour, but solid.
 COLORS = {

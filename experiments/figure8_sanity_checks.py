@@ -1,6 +1,6 @@
 """Do the maps depend on the weights: Figures 8 to 12 of the paper, after Adebayo et al. (2018).
 
-    python -m experiments.figure8_sanity_checks --workdirs runs/quickstart
+    python -m jaxrobust.experiments.figure8_sanity_checks --workdirs runs/quickstart
 
 compares, for every architecture among the workdirs, the maps of a randomly initialised network, of
 STD and of ADV, as pictures and as similarities: SSIM, rank correlation and correlation of HOG
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import randomization, result, sensitivity, statistics, trained
-from experiments.experiment import Experiment, whole_number
-from experiments.pictures import Pictures
-from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES
-from experiments.words import counted
+from jaxrobust.experiments import randomization, result, sensitivity, statistics, trained
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.pictures import Pictures
+from jaxrobust.experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES
+from jaxrobust.experiments.words import counted
 
 _CLAIMED = "guided_backprop"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from flax import linen as nn
 
-from experiments import trained
 from jaxrobust import models
 from jaxrobust.core import files
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import catalog, pipeline
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.experiments import trained
 from jaxrobust.training import checkpoints
 
 SINGLE = ("STD", "ADV")

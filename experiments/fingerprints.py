@@ -1,12 +1,11 @@
 """What a stage depends on, so that it is done again when that has changed, and only then.
 
 Code counts as what it does: neither comments nor docstrings do, but everything below does, of the
-modules of `experiments` and `jaxrobust` that are imported, inside functions as well.
+modules of the package that are imported, inside functions as well.
 """
 
 import ast
 import functools
-import importlib
 import json
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -22,7 +21,6 @@ from jaxrobust.data.dataset_config import resolve
 from jaxrobust.data.listing import files_stamp
 from jaxrobust.training import checkpoints, study
 
-_OURS = ("experiments", "jaxrobust")
 _LIBRARIES = ("jax", "flax", "matplotlib", "numpy")
 
 
@@ -73,7 +71,7 @@ def versions() -> dict[str, str]:
 
 
 def code(module: str) -> str:
-    """A digest of what a module does, with all that it imports of `experiments` and `jaxrobust`."""
+    """A digest of what a module does, with all that it imports of the package."""
     return digest(sorted(modules(module).items()))
 
 
@@ -106,19 +104,17 @@ def _with_packages(name: str) -> list[str]:
             module for public in jaxrobust._ROOMS for module in _with_packages(f"{name}.{public}")
         ]
     parts = name.split(".")
-    if parts[0] not in _OURS:
+    if parts[0] != "jaxrobust":
         return []
-    if parts[0] == "jaxrobust":
-        # Its public names stand for modules that lie in rooms.
-        room = jaxrobust._ROOMS.get(parts[1], "jaxrobust")
-        parts = [*room.split("."), *parts[1:]]
+    # The package's public names stand for modules that lie in rooms.
+    parts = [*jaxrobust._ROOMS.get(parts[1], "jaxrobust").split("."), *parts[1:]]
     return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
 def _file(module: str) -> Path | None:
     """Where a module lies; None for what is something else, as a function in a module."""
-    root, *inside = module.split(".")
-    for folder in importlib.import_module(root).__path__:
+    _, *inside = module.split(".")
+    for folder in jaxrobust.__path__:
         path = Path(folder, *inside)
         for file in (path / "__init__.py", path.with_suffix(".py")):
             if file.is_file():

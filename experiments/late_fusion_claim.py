@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import result, statistics
-from experiments.accuracies import Accuracy
-from experiments.fine_tunings import ENSEMBLES, SINGLE
+from jaxrobust.experiments import result, statistics
+from jaxrobust.experiments.accuracies import Accuracy
+from jaxrobust.experiments.fine_tunings import ENSEMBLES, SINGLE
 
 CLAIM = result.Claim(
     "7",

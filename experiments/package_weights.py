@@ -1,6 +1,6 @@
 """Put trained networks into the package, where `models.pretrained` finds them.
 
-    python -m experiments.package_weights --workdir=runs/quickstart
+    python -m jaxrobust.experiments.package_weights --workdir=runs/quickstart
 
 writes `quickstart_std` and `quickstart_adv`, with what they are and what `results.json` says of
 them, into `jaxrobust/models/weights/`. Cost: seconds.
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import trained
 from jaxrobust.core.checks import check_that
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data import pipeline
+from jaxrobust.experiments import trained
 from jaxrobust.models import weight_files
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
@@ -24,7 +24,7 @@ from jaxrobust.training import config as configs
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.package_weights",
+        prog="python -m jaxrobust.experiments.package_weights",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import render
-from experiments.claims import Decided
-from experiments.experiment import Experiment
-from experiments.plan import Plan
-from experiments.result import Cell, Code, Table, as_json
-from experiments.runner import Outcome
 from jaxrobust.core.logs import clock
 from jaxrobust.data import textured_shapes
+from jaxrobust.experiments import render
+from jaxrobust.experiments.claims import Decided
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.plan import Plan
+from jaxrobust.experiments.result import Cell, Code, Table, as_json
+from jaxrobust.experiments.runner import Outcome
 
 Records = Mapping[str, Mapping[str, Any]]
 

@@ -1,6 +1,6 @@
 """The whole paper in one command: trainings, experiments, and one page with all of it.
 
-    python -m experiments.paper --config=configs/paper_quick.py --out=report
+    python -m jaxrobust.experiments.paper --config=configs/paper_quick.py --out=report
 
 trains what the config names (or reuses what is there), runs every experiment in a process of its
 own, and writes `<out>/index.html`: the paper's claims with the verdicts of this run, then every
@@ -21,16 +21,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import claims, page, plan, render, runner
-from experiments.experiment import Experiment
 from jaxrobust.core.files import alone, write_json, write_text
 from jaxrobust.core.interrupts import terminable
+from jaxrobust.experiments import claims, page, plan, render, runner
+from jaxrobust.experiments.experiment import Experiment
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stages, and write the page after each of them."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.paper",
+        prog="python -m jaxrobust.experiments.paper",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,7 +83,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make(chosen: plan.Plan, arguments: argparse.Namespace, only: Sequence[str]) -> list[str]:
     """Run the stages, write the page; the names of those of `only` that are not done at the end."""
     out = arguments.out
-    made_by = ["python", "-m", "experiments.paper", f"--config={arguments.config}", f"--out={out}"]
+    made_by = [
+        "python",
+        "-m",
+        "jaxrobust.experiments.paper",
+        f"--config={arguments.config}",
+        f"--out={out}",
+    ]
     if arguments.runs != Path("runs"):
         made_by.append(f"--runs={arguments.runs}")
     stages = runner.Runner(chosen, out=out, runs=arguments.runs)
@@ -130,7 +136,7 @@ def _imported(chosen: plan.Plan) -> tuple[dict[str, Experiment], dict[str, str]]
     experiments, failures = {}, {}
     for stage in chosen.experiments:
         try:
-            module = importlib.import_module(f"experiments.{stage.name}")
+            module = importlib.import_module(f"jaxrobust.experiments.{stage.name}")
             experiments[stage.name] = module.EXPERIMENT
         except (Exception, SystemExit) as error:  # whatever a module does: the others are not lost
             failures[stage.name] = f"{type(error).__name__}: {error}"

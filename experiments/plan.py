@@ -1,4 +1,4 @@
-"""What a report consists of: trainings and experiments, as a config of `experiments.paper` has it.
+"""What a report consists of: trainings and experiments, as configs of `paper` have it.
 
 A file `configs/paper_*.py` defines `get_plan()`, which returns a `Plan`. In overrides and arguments
 the text "{runs}" stands for the folder of the trainings.
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.fine_tunings import SETTINGS
 from jaxrobust.core import config_files
+from jaxrobust.experiments.fine_tunings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure: `python -m experiments.<name>`.
+    """One table or figure: `python -m jaxrobust.experiments.<name>`.
 
     Attributes:
       name: of its module in `experiments`, and of its record.
@@ -79,7 +79,7 @@ class Experiment:
         """
         workdirs = ["--workdirs", *(str(runs / study) for study in studies)]
         return [
-            *["-m", f"experiments.{self.name}"],
+            *["-m", f"jaxrobust.experiments.{self.name}"],
             *(workdirs if self.starts_from else []),
             *["--out", str(figures)],
             *(_placed(argument, runs) for argument in shlex.split(self.arguments)),

@@ -11,13 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import result, sensitivity, statistics, trained
-from experiments.pictures import Pictures, evaluation_pictures
-from experiments.sensitivity import MAIN_SIMILARITIES, RUNS, SIMILARITY_TITLES, method_title
-from experiments.words import counted
 from jaxrobust import Classifier, plots
 from jaxrobust.classifier import SHORTCUT
 from jaxrobust.core.logs import Progress
+from jaxrobust.experiments import result, sensitivity, statistics, trained
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures
+from jaxrobust.experiments.sensitivity import (
+    MAIN_SIMILARITIES,
+    RUNS,
+    SIMILARITY_TITLES,
+    method_title,
+)
+from jaxrobust.experiments.words import counted
 
 _MOST_COLUMNS = 12
 # From the top down, or each alone: what its figures are called, and their steps.

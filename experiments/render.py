@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import jinja2
 from PIL import Image
 
-from experiments import statistics
-from experiments.result import as_json
+from jaxrobust.experiments import statistics
+from jaxrobust.experiments.result import as_json
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
@@ -43,7 +43,7 @@ def cell_text(cell: Any) -> str:
     """A cell (of `result`, or its JSON) as plain text.
 
     Example:
-      >>> from experiments.result import Change, Spread
+      >>> from jaxrobust.experiments.result import Change, Spread
       >>> cell_text(Spread([1.0, 3.0], digits=1, label="STD"))
       'STD 2.0 ± 1.4'
       >>> cell_text(Change({"mean": -0.5, "low": -0.75, "high": 0.0}, digits=2))

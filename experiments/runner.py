@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import jaxrobust
-from experiments import fingerprints
-from experiments.plan import Experiment, Plan, Study
+from jaxrobust.core import config_files
 from jaxrobust.core.files import read_json, read_note, write_json
 from jaxrobust.core.logs import clock
+from jaxrobust.experiments import fingerprints
+from jaxrobust.experiments.plan import Experiment, Plan, Study
 
 FIGURES, LOGS, STATE = "figures", "logs", "state"
 # Seconds that an interrupted stage has to save what it is doing.
@@ -153,10 +154,12 @@ class Runner:
         }
         if isinstance(stage, Study):
             config = Path(stage.config.partition(":")[0])
+            with contextlib.suppress(FileNotFoundError):  # the training will say so
+                config = config_files.find(config)
             defaults = Path(jaxrobust.__file__).parent / "training" / "config.py"
             return inputs | {"config": fingerprints.code_of_files([config, defaults])}
         return inputs | {
-            "code": fingerprints.code(f"experiments.{stage.name}"),
+            "code": fingerprints.code(f"jaxrobust.experiments.{stage.name}"),
             "pictures": fingerprints.pictures(self.runs / name for name in self._trained(stage)),
             "versions": fingerprints.versions(),
             "prepared": None if stage.starts_from else fingerprints.prepared(),
@@ -186,7 +189,7 @@ class Runner:
         _, *module = self._command(stage, self.out, self.runs)  # -m, then the module
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [sys.executable, "-u", "-m", "experiments.stage", lock, *module],
+                [sys.executable, "-u", "-m", "jaxrobust.experiments.stage", lock, *module],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

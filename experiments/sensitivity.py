@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import trained
-from experiments.experiment import whole_number
-from experiments.pictures import Pictures, evaluation_pictures, shown_positions
-from experiments.result import Figure
 from jaxrobust import Classifier, map_metrics, plots, saliency
 from jaxrobust.core import batching, named
 from jaxrobust.core.logs import Progress
+from jaxrobust.experiments import trained
+from jaxrobust.experiments.experiment import whole_number
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures, shown_positions
+from jaxrobust.experiments.result import Figure
 
 # Of methods whose names are not written as words.
 _TITLES = {

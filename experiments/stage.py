@@ -1,6 +1,6 @@
-"""One stage in a process of its own, as `experiments.runner` starts it.
+"""One stage in a process of its own, as `jaxrobust.experiments.runner` starts it.
 
-    python -m experiments.stage LOCK MODULE ARGUMENT…
+    python -m jaxrobust.experiments.stage LOCK MODULE ARGUMENT…
 
 is `python -m MODULE ARGUMENT…` with two promises. Two stages never write at the same time: each
 holds the lock, so that what an earlier, killed call has left running ends first. On Linux it does

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import statistics
 from jaxrobust import map_metrics
+from jaxrobust.experiments import statistics
 
 # Of the first layers, which paint the grids that are seen: 2, or AlexNet's 4. Later strides are
 # multiples of these.

@@ -1,6 +1,6 @@
 """Is it the stride or the training? Two networks crossed with two attacks in training.
 
-    python -m experiments.stride_or_training --workdirs runs/fashion_mnist_stems
+    python -m jaxrobust.experiments.stride_or_training --workdirs runs/fashion_mnist_stems
 
 A network whose layers skip pixels paints the grid of its stride into the maps of ADV. What of the
 paper's claims 2 (maps of ADV are less fine) and 3b (its first layer looks like checkerboards), and
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import (
+from jaxrobust.experiments import (
     accuracies,
     result,
     sensitivity,
@@ -36,10 +36,10 @@ from experiments import (
     trained,
     two_by_two_shown,
 )
-from experiments import figure2_sensitivity_maps as figure2
-from experiments import figure4_first_layer as figure4
-from experiments.experiment import Experiment
-from experiments.two_by_two import TwoByTwo, effects, find
+from jaxrobust.experiments import figure2_sensitivity_maps as figure2
+from jaxrobust.experiments import figure4_first_layer as figure4
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.two_by_two import TwoByTwo, effects, find
 
 RUNS = ("std", "adv")
 CENTROID, CORNER = "spectral_centroid", "nyquist_corner_share"

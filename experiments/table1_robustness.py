@@ -1,6 +1,6 @@
 """Accuracy, clean and attacked, of STD and ADV: Table 1 of the paper.
 
-    python -m experiments.table1_robustness --workdirs runs/quickstart
+    python -m jaxrobust.experiments.table1_robustness --workdirs runs/quickstart
 
 attacks STD and ADV of every architecture among the workdirs by PGD, at the radius that ADV was
 trained against and at those of its config's evaluation; mean and standard deviation over all
@@ -20,10 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import accuracies, statistics, trained
-from experiments.accuracies import RUNS, Runs
-from experiments.experiment import Experiment, whole_number
-from experiments.result import (
+from jaxrobust.data import catalog
+from jaxrobust.experiments import accuracies, statistics, trained
+from jaxrobust.experiments.accuracies import RUNS, Runs
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.result import (
     Change,
     Claim,
     Decision,
@@ -36,8 +37,7 @@ from experiments.result import (
     Table,
     Text,
 )
-from experiments.words import counted, spread_over
-from jaxrobust.data import catalog
+from jaxrobust.experiments.words import counted, spread_over
 
 CLEAN, AUTOATTACK = "clean", "AutoAttack"
 # Mean and standard deviation over trainings, in per cent: clean top-1 and top-5, then the share of

@@ -1,6 +1,6 @@
 """Accuracy on reversed colours, cue conflicts and stylised pictures: Table 2 of the paper.
 
-    python -m experiments.table2_variants --workdirs runs/quickstart
+    python -m jaxrobust.experiments.table2_variants --workdirs runs/quickstart
 
 evaluates STD and ADV of every architecture among the workdirs on the pictures as they are, with
 their colours reversed, with the texture of another class (where the data set draws such pictures:
@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import accuracies, result, statistics, trained
-from experiments.accuracies import RUNS, Runs
-from experiments.experiment import Experiment
-from experiments.words import per_cent, spread_over
 from jaxrobust.data import catalog
+from jaxrobust.experiments import accuracies, result, statistics, trained
+from jaxrobust.experiments.accuracies import RUNS, Runs
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.words import per_cent, spread_over
 
 # Claim 6: how far the losses of STD and ADV may lie apart, in points.
 _WITHIN = 10.0

@@ -1,6 +1,6 @@
 """The ten data sets as they are prepared here, beside the paper's figures: Table 3 of the paper.
 
-    python -m experiments.table3_datasets --data-dir ~/tensorflow_datasets
+    python -m jaxrobust.experiments.table3_datasets --data-dir ~/tensorflow_datasets
 
 counts training images and classes, measures the pictures of every data set that is prepared, and
 names what differs from the paper; of the others it says how to prepare them. Data sets that are not
@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import result
-from experiments.experiment import Experiment, whole_number
 from jaxrobust import plots
 from jaxrobust.core.logs import Progress
 from jaxrobust.data import catalog, prepare, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
 from jaxrobust.data.transforms import HostTransform
+from jaxrobust.experiments import result
+from jaxrobust.experiments.experiment import Experiment, whole_number
 
 COLUMNS = {
     "pixels": "pixels",

@@ -19,7 +19,7 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tiles",
         action="store_true",
-        help="also write rows of pictures for the page of experiments.paper",
+        help="also write rows of pictures for the page of jaxrobust.experiments.paper",
     )
 
 

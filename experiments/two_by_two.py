@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from experiments import statistics, trained
 from jaxrobust import models
 from jaxrobust.attacks import complete_options
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data.dataset_config import resolve
+from jaxrobust.experiments import statistics, trained
 from jaxrobust.models.resnet import ResNet
 from jaxrobust.training import checkpoints
 from jaxrobust.training.config import training_part

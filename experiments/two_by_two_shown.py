@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import figure4_first_layer as figure4
-from experiments import result, sensitivity
-from experiments.two_by_two import TwoByTwo
 from jaxrobust import plots
+from jaxrobust.experiments import figure4_first_layer as figure4
+from jaxrobust.experiments import result, sensitivity
+from jaxrobust.experiments.two_by_two import TwoByTwo
 
 OVER_SEEDS = "[95 %, t over seeds]"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import accuracies, trained
-from experiments.pictures import evaluation_pictures
 from jaxrobust import filters
 from jaxrobust.evaluation import evaluate as evaluation
+from jaxrobust.experiments import accuracies, trained
+from jaxrobust.experiments.pictures import evaluation_pictures
 from tests.test_figure2_sensitivity_maps import write_workdir
 from tests.test_trained import ATTACK, evaluate, write
 

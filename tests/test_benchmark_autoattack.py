@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.benchmarks import autoattack
-from experiments.benchmarks.autoattack import OURS, THEIRS, WHOLE
+from jaxrobust.experiments.benchmarks import autoattack
+from jaxrobust.experiments.benchmarks.autoattack import OURS, THEIRS, WHOLE
 from tests.test_figure2_sensitivity_maps import write_workdir
 
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from experiments.benchmarks import damage
+from jaxrobust.experiments.benchmarks import damage
 
 
 def test_a_flip_changes_one_bit_and_no_time(tmp_path):

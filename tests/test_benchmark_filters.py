@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.benchmarks import filters as benchmark_filters
 from jaxrobust import filters
+from jaxrobust.experiments.benchmarks import filters as benchmark_filters
 
 SMALL = ["--images=3", "--image_size=9", "--times=2", "--rounds=3"]
 

@@ -1,6 +1,6 @@
 """What the benchmarks share: the turns in which works are timed, and what becomes of them."""
 
-from experiments.benchmarks import harness
+from jaxrobust.experiments.benchmarks import harness
 
 
 def test_works_that_are_compared_stay_side_by_side():

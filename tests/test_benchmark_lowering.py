@@ -1,7 +1,7 @@
 import pytest
 
-from experiments.benchmarks import lowering as benchmark_lowering
 from jaxrobust.core import cpu_lowering
+from jaxrobust.experiments.benchmarks import lowering as benchmark_lowering
 from jaxrobust.models import resnet
 
 

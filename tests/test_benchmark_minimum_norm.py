@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.benchmarks import minimum_norm
-from experiments.benchmarks.minimum_norm import OURS, THEIRS
 from jaxrobust import Classifier
+from jaxrobust.experiments.benchmarks import minimum_norm
+from jaxrobust.experiments.benchmarks.minimum_norm import OURS, THEIRS
 from jaxrobust.models import resnet
 from tests import tiny
 from tests.test_figure2_sensitivity_maps import write_workdir
@@ -85,7 +85,7 @@ def test_it_explains_itself(capsys):
 @pytest.mark.parametrize("small_images", [True, False])
 def test_pytorch_network_that_pools_has_the_same_logits(small_images):
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_resnet
+    from jaxrobust.experiments.benchmarks import torch_resnet
 
     model = resnet.ResNet(
         (1, 1),

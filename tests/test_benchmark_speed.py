@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import speed as benchmark_speed
-from experiments.benchmarks import speed_works
-from experiments.benchmarks.speed_works import OURS, THEIRS, WORKS, Settings
 from jaxrobust import Classifier
+from jaxrobust.experiments.benchmarks import speed as benchmark_speed
+from jaxrobust.experiments.benchmarks import speed_works
+from jaxrobust.experiments.benchmarks.speed_works import OURS, THEIRS, WORKS, Settings
 from jaxrobust.models import resnet
 from tests import tiny
 
@@ -92,7 +92,7 @@ def test_the_table_names_the_faster_library_only_when_the_rounds_agree():
 
 def test_pytorch_computes_the_same_and_a_difference_is_found(monkeypatch):
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_resnet
+    from jaxrobust.experiments.benchmarks import torch_resnet
 
     differences = speed_works.check(_TINY)
     assert all(difference <= most for difference, most in differences.values()), differences
@@ -111,7 +111,7 @@ def test_pytorch_computes_the_same_and_a_difference_is_found(monkeypatch):
 
 def test_pytorch_network_of_bottlenecks_has_the_same_logits():
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_resnet
+    from jaxrobust.experiments.benchmarks import torch_resnet
 
     model = resnet.ResNet((1, 1), bottleneck=True, width=4, widening=2, num_classes=7)
     classifier = Classifier(model, tiny.drawn_variables(model, (40, 40, 3)))
@@ -124,7 +124,7 @@ def test_pytorch_network_of_bottlenecks_has_the_same_logits():
 
 
 def test_an_unknown_model_is_one_sentence():
-    command = [sys.executable, "-m", "experiments.benchmarks.speed", "--model=resnet51"]
+    command = [sys.executable, "-m", "jaxrobust.experiments.benchmarks.speed", "--model=resnet51"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert (

@@ -101,7 +101,7 @@ def test_an_objective_is_one_file(written, data_dir, tmp_path):
 
 
 def test_a_saliency_method_is_one_file(written):
-    from experiments import sensitivity
+    from jaxrobust.experiments import sensitivity
 
     module = written("A saliency method", "my_maps")
     labels = jnp.arange(3)
@@ -112,8 +112,8 @@ def test_a_saliency_method_is_one_file(written):
 
 
 def test_an_experiment_with_its_claim_is_one_file(workshop, data_dir):
-    workshop.write("experiments/figure99_halos.py", recipe("An experiment"))
-    module = importlib.import_module("experiments.figure99_halos")
+    workshop.write("jaxrobust/experiments/figure99_halos.py", recipe("An experiment"))
+    module = importlib.import_module("jaxrobust.experiments.figure99_halos")
     work = write_workdir(workshop.folder / "work", data_dir)
     module.EXPERIMENT.main(["--workdirs", str(work), "--out", "out"])
     record = json.loads(Path("out/figure99_halos.json").read_text())

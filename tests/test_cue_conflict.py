@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cue_conflict, trained
-from experiments.pictures import evaluation_pictures
 from jaxrobust.data import textured_shapes
+from jaxrobust.experiments import cue_conflict, trained
+from jaxrobust.experiments.pictures import evaluation_pictures
 from tests.test_figure2_sensitivity_maps import drawn_shapes, read, write_workdir
 
 SMALL = textured_shapes.Parameters(train_examples=20, test_examples=20, cue_conflict_examples=30)

@@ -1,6 +1,6 @@
 """Bits that flip and files that are cut, at places that Hypothesis chooses: nothing goes unnoticed.
 
-`experiments.benchmarks.damage` does the same to whole runs.
+`jaxrobust.experiments.benchmarks.damage` does the same to whole runs.
 """
 
 import logging

@@ -6,9 +6,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import render
-from experiments.experiment import Experiment, whole_number
-from experiments.result import (
+from jaxrobust import __version__
+from jaxrobust.core.logs import Progress
+from jaxrobust.experiments import render
+from jaxrobust.experiments.experiment import Experiment, whole_number
+from jaxrobust.experiments.result import (
     Change,
     Claim,
     Code,
@@ -25,8 +27,6 @@ from experiments.result import (
     Verdict,
     as_json,
 )
-from jaxrobust import __version__
-from jaxrobust.core.logs import Progress
 
 CLAIM = Claim("9", "Robust maps have no halo", "ADV − STD < 0")
 

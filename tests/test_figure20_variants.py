@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import figure20_variants as figure20
-from experiments import trained
-from experiments.pictures import evaluation_pictures
 from jaxrobust.data import textured_shapes
+from jaxrobust.experiments import figure20_variants as figure20
+from jaxrobust.experiments import trained
+from jaxrobust.experiments.pictures import evaluation_pictures
 from tests.test_accuracies import write_pictures
 from tests.test_figure2_sensitivity_maps import drawn_shapes, read, write_workdir
 

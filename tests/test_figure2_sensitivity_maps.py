@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import figure2_sensitivity_maps as figure2
-from experiments import render, statistics, stride_grid, trained
-from experiments.pictures import Pictures, evaluation_pictures
-from experiments.sensitivity import Drawn
 from jaxrobust import saliency
 from jaxrobust.data import textured_shapes
+from jaxrobust.experiments import figure2_sensitivity_maps as figure2
+from jaxrobust.experiments import render, statistics, stride_grid, trained
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures
+from jaxrobust.experiments.sensitivity import Drawn
 from jaxrobust.training import checkpoints
 from jaxrobust.training.run import resolve
 from tests import tiny

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import figure3_layer_visualization as figure3
-from experiments.result import Decision
 from jaxrobust import feature_visualization, models
 from jaxrobust.core.settings import to_plain
+from jaxrobust.experiments import figure3_layer_visualization as figure3
+from jaxrobust.experiments.result import Decision
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
 from tests import tiny

@@ -7,9 +7,9 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from experiments import figure4_first_layer as figure4
 from jaxrobust import models
 from jaxrobust.core.settings import to_plain
+from jaxrobust.experiments import figure4_first_layer as figure4
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
 from tests import tiny

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import accuracies, result, trained
-from experiments import figure6_smoothing as figure6
-from experiments.accuracies import SIGMAS, TIMES, Accuracy
-from experiments.pictures import evaluation_pictures
-from experiments.render import cell_text
 from jaxrobust import plots
+from jaxrobust.experiments import accuracies, result, trained
+from jaxrobust.experiments import figure6_smoothing as figure6
+from jaxrobust.experiments.accuracies import SIGMAS, TIMES, Accuracy
+from jaxrobust.experiments.pictures import evaluation_pictures
+from jaxrobust.experiments.render import cell_text
 from tests.test_figure2_sensitivity_maps import read, write_workdir
 
 IMAGES = 400

@@ -11,12 +11,12 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from PIL import Image
 
-from experiments import accuracies, fine_tunings, late_fusion_claim, trained
-from experiments import figure7_late_fusion as figure7
-from experiments.accuracies import Accuracy
 from jaxrobust import models, plots
 from jaxrobust.core.settings import to_plain
 from jaxrobust.data import pipeline
+from jaxrobust.experiments import accuracies, fine_tunings, late_fusion_claim, trained
+from jaxrobust.experiments import figure7_late_fusion as figure7
+from jaxrobust.experiments.accuracies import Accuracy
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
 from tests import tiny

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import figure8_sanity_checks as figure8
-from experiments import render, sensitivity
+from jaxrobust.experiments import figure8_sanity_checks as figure8
+from jaxrobust.experiments import render, sensitivity
 from tests.test_figure2_sensitivity_maps import read, write_workdir
 
 METHODS = ("vanilla_gradient", "guided_backprop")

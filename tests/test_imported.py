@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import figure4_first_layer, trained
+from jaxrobust.experiments import figure4_first_layer, trained
 from jaxrobust.torch_weights.__main__ import main
 from jaxrobust.training import checkpoints, imported
 from tests.test_torch_weights import LAYOUTS, MEAN, OTHER, STATE, load, write

@@ -9,8 +9,8 @@ import pytest
 from jax.tree_util import Partial
 from PIL import Image
 
-from experiments import sensitivity, tiles
 from jaxrobust import Classifier, attacks, feature_visualization, map_metrics, plots, saliency
+from jaxrobust.experiments import sensitivity, tiles
 from tests import tiny
 
 SHAPE = (28, 28, 1)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from experiments import figure2_sensitivity_maps, figure4_first_layer
+from jaxrobust.experiments import figure2_sensitivity_maps, figure4_first_layer
 from jaxrobust.training import config as configs
 from jaxrobust.training import study
 
@@ -63,7 +63,7 @@ def trainings(tmp_path_factory):
 
 def call(name, workdir, out, *arguments):
     """The record that an experiment has written."""
-    experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
+    experiment = importlib.import_module(f"jaxrobust.experiments.{name}").EXPERIMENT
     experiment.main(["--workdirs", str(workdir), "--out", str(out), *arguments])
     return json.loads((out / f"{name}.json").read_text())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import paper, plan
+from jaxrobust.experiments import paper, plan
 from jaxrobust.training import config as configs
 from tests.workshop import workshop as workshop
 
@@ -32,7 +32,7 @@ def test_every_plan_is_valid_and_says_its_command_cost_and_what_to_expect(path):
         # A key that does not exist would have been added, where flags refuse it.
         assert set(flat(known.to_dict())) == set(flat(config.to_dict()))
     for experiment in chosen.experiments:
-        described = importlib.import_module(f"experiments.{experiment.name}").EXPERIMENT
+        described = importlib.import_module(f"jaxrobust.experiments.{experiment.name}").EXPERIMENT
         assert described.name == experiment.name
         described._parser().parse_args(shlex.split(experiment.arguments))
 
@@ -111,14 +111,14 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys, arguments, message):
 )
 def test_wrong_plans(tmp_path, text, message):
     path = tmp_path / "paper.py"
-    path.write_text(f"from experiments.plan import Experiment, Plan, Study\n{text}")
+    path.write_text(f"from jaxrobust.experiments.plan import Experiment, Plan, Study\n{text}")
     with pytest.raises(ValueError, match=message):
         plan.load(path)
 
 
 HALOS = """
-from experiments.experiment import Experiment
-from experiments.result import Claim, Decision, Finding, Measure, Number, Result, Text
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.result import Claim, Decision, Finding, Measure, Number, Result, Text
 
 
 def run(arguments):
@@ -142,7 +142,7 @@ if __name__ == "__main__":
     EXPERIMENT.main()
 """
 PLAN = """
-from experiments.plan import Experiment, Plan
+from jaxrobust.experiments.plan import Experiment, Plan
 
 
 def get_plan():
@@ -151,7 +151,7 @@ def get_plan():
 
 
 def test_an_experiment_with_its_claim_is_one_file_and_one_line(workshop, capsys):
-    workshop.write("experiments/figure99_halos.py", HALOS)
+    workshop.write("jaxrobust/experiments/figure99_halos.py", HALOS)
     workshop.write("paper.py", PLAN.format(names=["figure99_halos"]))
     paper.main(["--config=paper.py"])
     printed = capsys.readouterr()
@@ -174,13 +174,13 @@ def test_an_experiment_with_its_claim_is_one_file_and_one_line(workshop, capsys)
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("x = 1", "AttributeError: module 'experiments.b' has no attribute 'EXPERIMENT'"),
+        ("x = 1", "AttributeError: module 'jaxrobust.experiments.b' has no attribute 'EXPERIMENT'"),
         ("def broken(:", "SyntaxError: "),
     ],
 )
 def test_an_experiment_that_cannot_be_imported_is_named_and_loses_nothing(workshop, text, reason):
-    workshop.write("experiments/figure99_halos.py", HALOS)
-    workshop.write("experiments/b.py", text)
+    workshop.write("jaxrobust/experiments/figure99_halos.py", HALOS)
+    workshop.write("jaxrobust/experiments/b.py", text)
     workshop.write("paper.py", PLAN.format(names=["b", "figure99_halos"]))
     paper.main(["--config=paper.py", "--only"])  # of a stage that is run, its log says why
     text = Path("report/index.html").read_text()

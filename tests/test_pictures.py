@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from experiments.pictures import Pictures, evaluation_pictures
 from jaxrobust import map_metrics
 from jaxrobust.data import pipeline, textured_shapes
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures
 from tests import tiny
 
 

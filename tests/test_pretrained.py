@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import package_weights
 from jaxrobust import Classifier, models
 from jaxrobust.core import digests, files
 from jaxrobust.data import textured_shapes
+from jaxrobust.experiments import package_weights
 from jaxrobust.models import weight_files
 from jaxrobust.training import checkpoints
 from tests import tiny

@@ -3,10 +3,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import randomization
-from experiments.pictures import Pictures
-from experiments.sensitivity import maps_of
 from jaxrobust import Classifier, models, plots
+from jaxrobust.experiments import randomization
+from jaxrobust.experiments.pictures import Pictures
+from jaxrobust.experiments.sensitivity import maps_of
 from tests import tiny
 
 SHAPE = (16, 16, 3)

@@ -40,17 +40,17 @@ RUN_BY = {
         ".ci/run::--config=configs/fashion_mnist.py"
     ),
     "python -m jaxrobust.main --config=configs/fashion_mnist_stems.py": SMOKE,
-    "python -m experiments.stride_or_training --workdirs runs/fashion_mnist_stems": SMOKE,
-    "python -m experiments.paper --config=configs/paper_quick.py --out=report": SMOKE,
+    "python -m jaxrobust.experiments.stride_or_training --workdirs runs/fashion_mnist_stems": SMOKE,
+    "python -m jaxrobust.experiments.paper --config=configs/paper_quick.py --out=report": SMOKE,
     'python -m jaxrobust.main --config=configs/quickstart.py --config.seeds="(11,12,13)"': SMOKE,
     "python -m jaxrobust.main --config=configs/figure7_quick.py": SMOKE,
-    "python -m experiments.figure7_late_fusion --workdirs runs/figure7_quick": SMOKE,
+    "python -m jaxrobust.experiments.figure7_late_fusion --workdirs runs/figure7_quick": SMOKE,
     "python -m jaxrobust.torch_weights resnet50.pth --model=resnet50 --workdir=runs/public": (
         "tests/test_imported.py::test_experiments_find_the_pair"
     ),
     "python -m jaxrobust.torch_weights imagenet_linf_4.pt --model=resnet50 --workdir=runs/public "
     "--epsilon=4/255": "tests/test_imported.py::test_experiments_find_the_pair",
-    "python -m experiments.figure4_first_layer --workdirs runs/public": (
+    "python -m jaxrobust.experiments.figure4_first_layer --workdirs runs/public": (
         "tests/test_imported.py::test_experiments_find_the_pair"
     ),
     'pip install -e ".[prepare]"': "",  # TensorFlow: not part of the checks
@@ -61,9 +61,11 @@ RUN_BY = {
         "tests/test_imagenet.py::test_resnet50_adv_takes_real_steps_on_mock_imagenet"
     ),
     'pip install -e ".[test]"': ".ci/run::&& pytest",
-    "python -m experiments.benchmarks.speed --model=resnet8_small --image_size=32 --batch_size=128 "
-    "--num_classes=10": "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes",
-    "python -m experiments.benchmarks.speed --model=resnet50 --batch_size=8": (
+    "python -m jaxrobust.experiments.benchmarks.speed --model=resnet8_small --image_size=32 "
+    "--batch_size=128 --num_classes=10": (
+        "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes"
+    ),
+    "python -m jaxrobust.experiments.benchmarks.speed --model=resnet50 --batch_size=8": (
         "tests/test_benchmark_speed.py::test_operations_are_those_of_the_passes"
     ),
     "pytest": ".ci/run::&& pytest",
@@ -134,7 +136,8 @@ def test_robustness_is_measured_as_its_page_says(own_project, quickly_compiled, 
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(re.findall(r"python -m (experiments\.[\w.]+)", README.read_text())))
+    "name",
+    sorted(set(re.findall(r"python -m (jaxrobust\.experiments\.[\w.]+)", README.read_text()))),
 )
 def test_experiments_explain_themselves(name, capsys):
     module = importlib.import_module(name)

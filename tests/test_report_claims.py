@@ -1,9 +1,9 @@
 """Claims are gathered from the experiments that state them and the records that decide them."""
 
-from experiments import claims, render
-from experiments.experiment import Experiment
-from experiments.plan import Plan
-from experiments.result import (
+from jaxrobust.experiments import claims, render
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.plan import Plan
+from jaxrobust.experiments.result import (
     Change,
     Claim,
     Decision,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import fingerprints
+from jaxrobust.experiments import fingerprints
 from tests.workshop import workshop as workshop
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,7 @@ def run(x):
 
     Of several lines.
     """
-    from experiments.helper import double  # inside a function
+    from jaxrobust.experiments.helper import double  # inside a function
 
     # A comment.
     return double(math.sin(x))
@@ -32,7 +32,7 @@ SAME = """
 import math
 
 def run(x):
-    from experiments.helper import double
+    from jaxrobust.experiments.helper import double
     return double( math.sin(x) )
 """
 
@@ -41,27 +41,35 @@ def run(x):
 def code(workshop):
     """The digest of a made-up experiment and what it imports, with files as given."""
     files = {
-        "experiments/figure99.py": MODULE,
-        "experiments/helper.py": "from experiments import deeper\n\ndouble = deeper.double\n",
-        "experiments/deeper.py": "from .deepest.inner import double\n",
-        "experiments/deepest/__init__.py": "",
-        "experiments/deepest/inner.py": "def double(x):\n    return 2 * x\n",
-        "experiments/unrelated.py": "x = 1\n",
+        "jaxrobust/experiments/figure99.py": MODULE,
+        "jaxrobust/experiments/helper.py": (
+            "from jaxrobust.experiments import deeper\n\ndouble = deeper.double\n"
+        ),
+        "jaxrobust/experiments/deeper.py": "from .deepest.inner import double\n",
+        "jaxrobust/experiments/deepest/__init__.py": "",
+        "jaxrobust/experiments/deepest/inner.py": "def double(x):\n    return 2 * x\n",
+        "jaxrobust/experiments/unrelated.py": "x = 1\n",
     }
 
     def digest(**changes):
         for name, text in (files | changes).items():
             workshop.write(name, text)
-        return fingerprints.code("experiments.figure99")
+        return fingerprints.code("jaxrobust.experiments.figure99")
 
     return digest
 
 
 def test_comments_docstrings_and_layout_change_nothing(code):
-    assert code() == code(**{"experiments/figure99.py": SAME})
+    assert code() == code(**{"jaxrobust/experiments/figure99.py": SAME})
     types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
     first, second = (
-        code(**{"experiments/figure99.py": types + f"from experiments import {name}\n" + SAME})
+        code(
+            **{
+                "jaxrobust/experiments/figure99.py": types
+                + f"from jaxrobust.experiments import {name}\n"
+                + SAME
+            }
+        )
         for name in ("unrelated", "b")
     )
     assert first == second
@@ -71,50 +79,50 @@ def test_comments_docstrings_and_layout_change_nothing(code):
     ("file", "text"),
     [
         ("figure99", SAME.replace("sin", "cos")),
-        ("helper", "from experiments import deeper\n\ndouble = abs\n"),
+        ("helper", "from jaxrobust.experiments import deeper\n\ndouble = abs\n"),
         ("deeper", "from .deepest.inner import double as double\nx = 1\n"),
         ("deepest/__init__", "x = 1\n"),
         ("deepest/inner", "def double(x):\n    return 3 * x\n"),
     ],
 )
 def test_code_that_changes_anywhere_below_changes_it(code, file, text):
-    assert code() != code(**{f"experiments/{file}.py": text})
+    assert code() != code(**{f"jaxrobust/experiments/{file}.py": text})
 
 
 def test_what_is_not_imported_changes_nothing(code):
-    assert code() == code(**{"experiments/unrelated.py": "x = 2\n"})
+    assert code() == code(**{"jaxrobust/experiments/unrelated.py": "x = 2\n"})
 
 
 @pytest.mark.parametrize("text", ["def broken(:\n", "x = '\0'\n", "from ...nowhere import x\n"])
 def test_code_that_cannot_be_read_is_told_apart_as_well(code, text):
-    assert len({code(), code(**{"experiments/helper.py": text})}) == 2
+    assert len({code(), code(**{"jaxrobust/experiments/helper.py": text})}) == 2
 
 
 def test_all_that_python_loads_for_an_experiment_is_known():
     """Python's own list of what it has imported, on its way through the rooms."""
     name = "table1_robustness"
-    program = f"import experiments.{name}, json, sys; print(json.dumps(list(sys.modules)))"
+    program = (
+        f"import jaxrobust.experiments.{name}, json, sys; print(json.dumps(list(sys.modules)))"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     printed = subprocess.check_output([sys.executable, "-c", program], env=environment)
-    loaded = {
-        each
-        for each in json.loads(printed)
-        if each.partition(".")[0] in ("experiments", "jaxrobust")
-    }
-    known = set(fingerprints.modules(f"experiments.{name}"))
+    loaded = {each for each in json.loads(printed) if each.partition(".")[0] == "jaxrobust"}
+    known = set(fingerprints.modules(f"jaxrobust.experiments.{name}"))
     assert loaded <= known
     assert len(loaded) > 30
-    assert "experiments.figure6_smoothing" not in known
+    assert "jaxrobust.experiments.figure6_smoothing" not in known
 
 
 def test_public_names_stand_for_the_modules_in_their_rooms(code):
     text = "def later():\n    from jaxrobust import checkpoints\n"
-    code(**{"experiments/helper.py": text})
-    known = fingerprints.modules("experiments.figure99")
+    code(**{"jaxrobust/experiments/helper.py": text})
+    known = fingerprints.modules("jaxrobust.experiments.figure99")
     assert {"jaxrobust", "jaxrobust.training", "jaxrobust.training.checkpoints"} <= set(known)
     assert "jaxrobust.saliency" not in known
-    code(**{"experiments/helper.py": "import jaxrobust\n"})  # then any of them may be meant
-    assert "jaxrobust.saliency" in fingerprints.modules("experiments.figure99")
+    code(
+        **{"jaxrobust/experiments/helper.py": "import jaxrobust\n"}
+    )  # then any of them may be meant
+    assert "jaxrobust.saliency" in fingerprints.modules("jaxrobust.experiments.figure99")
 
 
 def test_files_count_as_what_they_do(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import claims, page, plan, render, tiles
-from experiments.experiment import Experiment
-from experiments.result import (
+from jaxrobust.experiments import claims, page, plan, render, tiles
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.result import (
     Box,
     Change,
     Claim,
@@ -28,7 +28,7 @@ from experiments.result import (
     Verdict,
     as_json,
 )
-from experiments.runner import Outcome
+from jaxrobust.experiments.runner import Outcome
 
 VOID = {"meta", "img", "input", "hr", "br", "link"}
 EVIL = '<script>alert("&")</script>'

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import runner
-from experiments.plan import Experiment, Plan, Study
 from jaxrobust.core import files
+from jaxrobust.experiments import runner
+from jaxrobust.experiments.plan import Experiment, Plan, Study
 from tests.workshop import workshop as workshop
 
 ROOT = Path(__file__).parents[1]
@@ -54,13 +54,15 @@ def test_what_is_done_is_not_done_again(workshop, capsys):
 
 
 def test_code_that_changed_is_run_again_and_a_comment_is_not(workshop):
-    source = (workshop.folder / "experiments/a.py").read_text()
+    source = (workshop.folder / "jaxrobust/experiments/a.py").read_text()
     run(plan_of("a", "b"))
-    workshop.write("experiments/a.py", f'"""Another docstring."""\n# A comment.\n{source}')
+    workshop.write(
+        "jaxrobust/experiments/a.py", f'"""Another docstring."""\n# A comment.\n{source}'
+    )
     workshop.ran()
     run(plan_of("a", "b"))
     assert workshop.ran() == []
-    workshop.write("experiments/a.py", source + "\nanother = 1\n")
+    workshop.write("jaxrobust/experiments/a.py", source + "\nanother = 1\n")
     run(plan_of("a", "b"))
     assert workshop.ran() == ["a"]
 
@@ -172,7 +174,14 @@ def test_commands_name_trainings_and_the_folder_of_figures(workshop):
     ]
     experiment = Experiment("figure0", ["work"], "--images 3 --stylized '{runs}/a b'")
     assert experiment.command(Path("/runs"), ["work"], Path("/out/figures")) == [
-        *["-m", "experiments.figure0", "--workdirs", "/runs/work", "--out", "/out/figures"],
+        *[
+            "-m",
+            "jaxrobust.experiments.figure0",
+            "--workdirs",
+            "/runs/work",
+            "--out",
+            "/out/figures",
+        ],
         *["--images", "3", "--stylized", "/runs/a b"],
     ]
     plan = Plan("", "", [study], [experiment])
@@ -243,9 +252,10 @@ CALL = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from tests.test_report_runner import OUT, plan_of, run
-import experiments
+import jaxrobust.experiments
 from jaxrobust.core import files
-experiments.__path__.insert(0, "experiments")
+jaxrobust.__path__.insert(0, "jaxrobust")
+jaxrobust.experiments.__path__.insert(0, "jaxrobust/experiments")
 with files.alone(OUT / "state" / "lock", "waiting"):
     run(plan_of("a", "b", "c"))
 """
@@ -279,12 +289,14 @@ def test_a_killed_call_goes_on(workshop, also_child):
 
 def test_a_stage_waits_for_one_that_an_earlier_call_has_left_running(workshop):
     """As where no signal tells an orphan that its parent is gone."""
-    workshop.write("experiments/a.py", "import time; print('begun', flush=True); time.sleep(2)")
-    workshop.write("experiments/b.py", "import time; print(time.monotonic())")
-    command = [sys.executable, "-m", "experiments.stage", "lock"]
-    first = subprocess.Popen([*command, "experiments.a"], stdout=subprocess.PIPE)
+    workshop.write(
+        "jaxrobust/experiments/a.py", "import time; print('begun', flush=True); time.sleep(2)"
+    )
+    workshop.write("jaxrobust/experiments/b.py", "import time; print(time.monotonic())")
+    command = [sys.executable, "-m", "jaxrobust.experiments.stage", "lock"]
+    first = subprocess.Popen([*command, "jaxrobust.experiments.a"], stdout=subprocess.PIPE)
     assert first.stdout.readline() == b"begun\n"
-    second = subprocess.Popen([*command, "experiments.b"], stdout=subprocess.PIPE)
+    second = subprocess.Popen([*command, "jaxrobust.experiments.b"], stdout=subprocess.PIPE)
     first.wait()
     ended = time.monotonic()
     assert float(second.communicate()[0]) > ended - 1

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import sensitivity, trained
-from experiments.pictures import Pictures, evaluation_pictures
 from jaxrobust import Classifier, saliency
+from jaxrobust.experiments import sensitivity, trained
+from jaxrobust.experiments.pictures import Pictures, evaluation_pictures
 from tests import tiny
 from tests.test_figure2_sensitivity_maps import write_workdir
 

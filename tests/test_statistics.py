@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import statistics
-from experiments.statistics import Difference, difference
+from jaxrobust.experiments import statistics
+from jaxrobust.experiments.statistics import Difference, difference
 
 
 def exact(values):

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from experiments import render, statistics, stride_grid, trained, two_by_two_shown
-from experiments import stride_or_training as experiment
+from jaxrobust.experiments import render, statistics, stride_grid, trained, two_by_two_shown
+from jaxrobust.experiments import stride_or_training as experiment
 from jaxrobust.training import checkpoints
 from jaxrobust.training.run import resolve
 from tests import tiny

@@ -13,10 +13,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.pictures import evaluation_pictures
 from jaxrobust.core import files
 from jaxrobust.data import sources
 from jaxrobust.evaluation import outcomes, report
+from jaxrobust.experiments.pictures import evaluation_pictures
 from jaxrobust.training import checkpoints, study, train
 from jaxrobust.training.run import resolve_single
 from tests import catalog_data, tiny

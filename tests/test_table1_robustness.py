@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import table1_robustness as table1
-from experiments import trained
-from experiments.accuracies import Accuracy
 from jaxrobust import attacks
 from jaxrobust.data import pipeline
 from jaxrobust.evaluation import attack_options
+from jaxrobust.experiments import table1_robustness as table1
+from jaxrobust.experiments import trained
+from jaxrobust.experiments.accuracies import Accuracy
 from tests.test_figure2_sensitivity_maps import write_workdir
 from tests.test_figure6_smoothing import files_of
 from tests.test_table2_variants import made_runs

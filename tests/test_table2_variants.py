@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import table2_variants as table2
-from experiments.accuracies import Accuracy
-from experiments.render import cell_text
 from jaxrobust.data import textured_shapes
+from jaxrobust.experiments import table2_variants as table2
+from jaxrobust.experiments.accuracies import Accuracy
+from jaxrobust.experiments.render import cell_text
 from tests.test_accuracies import write_pictures
 from tests.test_figure2_sensitivity_maps import SMALL, drawn_shapes, read, write_workdir
 

@@ -4,9 +4,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from experiments import table3_datasets as table3
 from jaxrobust.data import catalog, prepare, sources
 from jaxrobust.data.dataset_config import DatasetConfig, resolve
+from jaxrobust.experiments import table3_datasets as table3
 from tests import catalog_data
 
 # The table as the paper prints it.

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import trained
 from jaxrobust import Classifier, models
 from jaxrobust.core.settings import to_plain
+from jaxrobust.experiments import trained
 from jaxrobust.training import checkpoints
 from jaxrobust.training import config as configs
 from jaxrobust.training.run import resolve_single

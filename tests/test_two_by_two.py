@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from experiments import two_by_two
+from jaxrobust.experiments import two_by_two
 from tests.test_trained import write
 
 PGD = {"name": "pgd", "epsilon": 0.1, "steps": 5}

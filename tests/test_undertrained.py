@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from experiments import result, trained
+from jaxrobust.experiments import result, trained
 from tests.test_figure2_sensitivity_maps import write_workdir
 from tests.test_trained import evaluate
 
@@ -38,7 +38,7 @@ def work(trainings, tmp_path, monkeypatch):
 
 
 def found_by(name, work, out):
-    module = importlib.import_module(f"experiments.{name}")
+    module = importlib.import_module(f"jaxrobust.experiments.{name}")
     module.EXPERIMENT.main(["--workdirs", str(work), "--out", str(out), *EXPERIMENTS[name][0]])
     record = json.loads((out / f"{name}.json").read_text())
     return record["architectures"]["TinyNetwork"], record["shown"]["findings"]["TinyNetwork"]

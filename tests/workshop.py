@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import experiments
+import jaxrobust
+from jaxrobust import experiments
 
 # An experiment's process: notes that it ran, does what `what.json` says, leaves its record.
 EXPERIMENT = """
@@ -52,14 +53,14 @@ class Workshop:
     """The folder.
 
     Attributes:
-      folder: current working folder of the test and of what it starts; its `experiments` come
-        before the real ones.
+      folder: current working folder of the test and of what it starts; the modules of its
+        `jaxrobust` come before the real ones.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in "abc":
-            self.write(f"experiments/{name}.py", EXPERIMENT)
+            self.write(f"jaxrobust/experiments/{name}.py", EXPERIMENT)
         self.does()
 
     def write(self, name: str, text: str) -> Path:
@@ -74,7 +75,6 @@ class Workshop:
 
     def trains(self) -> None:
         """In the place of the library's command, `TRAINING`."""
-        self.write("jaxrobust/__init__.py", "")
         self.write("jaxrobust/main.py", TRAINING)
 
     def ran(self) -> list[str]:
@@ -87,10 +87,12 @@ class Workshop:
 
 @pytest.fixture
 def workshop(tmp_path, monkeypatch):
-    package = tmp_path / "experiments"
-    package.mkdir()
-    (package / "__init__.py").write_text(f"__path__ += {list(experiments.__path__)!r}\n")
-    monkeypatch.setattr(experiments, "__path__", [str(package), *experiments.__path__])
+    package = tmp_path / "jaxrobust" / "experiments"
+    package.mkdir(parents=True)
+    for real, own in ((jaxrobust, package.parent), (experiments, package)):
+        text = f"__path__ += {list(real.__path__)!r}\n" + Path(real.__file__).read_text()
+        (own / "__init__.py").write_text(text)
+        monkeypatch.setattr(real, "__path__", [str(own), *real.__path__])
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     yield Workshop(tmp_path)

@@ -1,6 +1,6 @@
-"""AutoAttack beside its authors' code: python -m experiments.benchmarks.autoattack
+"""AutoAttack beside its authors' code.
 
-    python -m experiments.benchmarks.autoattack --workdir=runs/quickstart --run=adv --norm=linf
+    python -m jaxrobust.experiments.benchmarks.autoattack --workdir=runs/quickstart --run=adv
 
 Both attack the same network, in JAX and rebuilt in PyTorch with the same weights, on the same
 pictures: the whole ensemble, then each of its parts alone on all pictures, theirs with several
@@ -21,11 +21,11 @@ import jax
 import numpy as np
 from jax import monitoring
 
-from experiments.benchmarks import harness, peers
-from experiments.benchmarks.harness import count, setting
 from jaxrobust import attacks
 from jaxrobust.attacks.ensemble import STANDARD
 from jaxrobust.core import files, runtime
+from jaxrobust.experiments.benchmarks import harness, peers
+from jaxrobust.experiments.benchmarks.harness import count, setting
 
 WHOLE = "all four"
 OURS, THEIRS = "jaxrobust", "pyautoattack"

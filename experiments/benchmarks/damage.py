@@ -1,7 +1,10 @@
 """What becomes of a run whose files are damaged, and of work that is killed.
 
-    python -m experiments.benchmarks.damage flips    # one bit at a time, in all files of a run
-    python -m experiments.benchmarks.damage kills    # at random moments of five kinds of work
+    python -m jaxrobust.experiments.benchmarks.damage flips
+    python -m jaxrobust.experiments.benchmarks.damage kills
+
+The first turns one bit at a time, in all files of a run; the second kills five kinds of work at
+random moments.
 
 Each flip strikes a copy of two small trainings, of three checkpoints each, their evaluations and
 their data set. Weights are loaded; the same command is given again; and once more where the newest
@@ -45,13 +48,13 @@ SAME, SAID, OTHER, RAW = "the same end", "said", "OTHER END, SILENTLY", "NO SENT
 STEPS, BETWEEN = 30, 10
 WORKS = ("training", "evaluation", "preparation", "stylisation", "report")
 _STUDY = """
-from experiments.benchmarks import damage
+from jaxrobust.experiments.benchmarks import damage
 
 def get_config():
     return damage.config({data!r}, attack_steps=40)
 """
 _PLAN = """
-from experiments.plan import Experiment, Plan, Study
+from jaxrobust.experiments.plan import Experiment, Plan, Study
 
 def get_plan():
     trainings = [Study("run", {config!r})]
@@ -191,9 +194,9 @@ def _command(work: str, folder: Path, place: Path) -> list[str]:
     if work == "preparation":
         return ["-m", "jaxrobust.data.prepare", "digits", f"--data_dir={folder}"]
     if work == "stylisation":
-        return ["-m", "experiments.benchmarks.damage", "stylise", str(place), str(folder)]
+        return ["-m", "jaxrobust.experiments.benchmarks.damage", "stylise", str(place), str(folder)]
     if work == "report":
-        command = ["-m", "experiments.paper", f"--config={place / 'plan.py'}"]
+        command = ["-m", "jaxrobust.experiments.paper", f"--config={place / 'plan.py'}"]
         return [*command, f"--out={folder / 'report'}", f"--runs={folder / 'runs'}"]
     workdir = f"--workdir={folder / 'run'}"
     return ["-m", "jaxrobust.main", f"--config={place / 'config.py'}", workdir]
@@ -323,7 +326,7 @@ def _tell(text: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.damage",
+        prog="python -m jaxrobust.experiments.benchmarks.damage",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

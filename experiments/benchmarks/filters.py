@@ -1,4 +1,4 @@
-"""Time of the filters beside OpenCV: python -m experiments.benchmarks.filters.
+"""Time of the filters beside OpenCV: python -m jaxrobust.experiments.benchmarks.filters.
 
 Both filter the same float32 pictures in one run, in turns. OpenCV uses as many threads as it does
 by default; compilation is timed apart.
@@ -13,10 +13,10 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import harness
-from experiments.benchmarks.harness import count, setting
 from jaxrobust import filters
 from jaxrobust.core import files
+from jaxrobust.experiments.benchmarks import harness
+from jaxrobust.experiments.benchmarks.harness import count, setting
 
 OURS, THEIRS = "jaxrobust", "OpenCV"
 # How far results may lie apart: the median is a selection, and so exact.

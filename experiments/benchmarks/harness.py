@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from experiments.experiment import whole_number
+from jaxrobust.experiments.experiment import whole_number
 
 _MOST_CALLS = 100
 Key = TypeVar("Key")
@@ -50,7 +50,7 @@ def file(default: str) -> Any:
 def parse(settings: type[Settings], argv: Sequence[str] | None, name: str, text: str) -> Settings:
     """What a command was given, as a dataclass of `setting`s; help is the first line of `text`."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.benchmarks.{name}", description=text.splitlines()[0]
+        prog=f"python -m jaxrobust.experiments.benchmarks.{name}", description=text.splitlines()[0]
     )
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         parser.add_argument(f"--{field.name}", default=field.default, **field.metadata)

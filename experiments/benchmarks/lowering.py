@@ -1,4 +1,6 @@
-"""What each formulation of `cpu_lowering` is worth: python -m experiments.benchmarks.lowering
+"""What each formulation of `cpu_lowering` is worth.
+
+    python -m jaxrobust.experiments.benchmarks.lowering
 
 Every formulation is left out in turn, then all of them, then jaxrobust's compiler options as well;
 the time is given in units of the time with everything, so that a figure above 1 is what the
@@ -19,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks import harness
 from jaxrobust import attacks, models
 from jaxrobust.classifier import Classifier
 from jaxrobust.core import cpu_compiler, cpu_lowering, runtime
+from jaxrobust.experiments.benchmarks import harness
 from jaxrobust.models import resnet
 
 # Few channels; bottlenecks; large kernels and strides.

@@ -1,6 +1,6 @@
-"""How near minimum-norm attacks come, beside foolbox: python -m experiments.benchmarks.minimum_norm
+"""How near minimum-norm attacks come, beside foolbox's.
 
-    python -m experiments.benchmarks.minimum_norm --workdir=runs/quickstart --run=std
+    python -m jaxrobust.experiments.benchmarks.minimum_norm --workdir=runs/quickstart --run=std
 
 Both attack the same network, in JAX and rebuilt in PyTorch with the same weights, on the same
 pictures, and each result is judged by the network that it was made for. It needs PyTorch and
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import harness, peers
-from experiments.benchmarks.harness import count, setting
 from jaxrobust import attacks
 from jaxrobust.core import files, runtime
+from jaxrobust.experiments.benchmarks import harness, peers
+from jaxrobust.experiments.benchmarks.harness import count, setting
 
 OURS, THEIRS = "jaxrobust", "PyTorch"
 # Of each attack its name and options with us, and the norm that it makes small.

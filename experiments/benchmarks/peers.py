@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import pictures, trained
 from jaxrobust import Classifier
+from jaxrobust.experiments import pictures, trained
 from jaxrobust.models import resnet
 
 # How far the logits of both networks may lie apart, in units of the largest.
@@ -106,7 +106,7 @@ def in_torch(subject: Subject) -> Twin:
         the same.
     """
     with needed("PyTorch and its attacks", "torch"):
-        from experiments.benchmarks import torch_resnet
+        from jaxrobust.experiments.benchmarks import torch_resnet
     model = subject.classifier.model
     if not isinstance(model, resnet.ResNet):
         raise RuntimeError(f"there is no {type(model).__name__} in PyTorch here, only ResNets.")

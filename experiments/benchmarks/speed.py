@@ -1,4 +1,6 @@
-"""Images per second of training and attacks, beside PyTorch: python -m experiments.benchmarks.speed
+"""Images per second of training and attacks, beside PyTorch.
+
+    python -m jaxrobust.experiments.benchmarks.speed
 
 Both libraries do the same work in one run, in turns, so that whatever else the machine does falls
 on both; compilation and warm-up are timed apart. `--check` says whether it is the same work.
@@ -14,9 +16,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import numpy as np
 
-from experiments.benchmarks import harness, speed_works
-from experiments.benchmarks.speed_works import OURS, THEIRS, Settings
 from jaxrobust.core import files, runtime
+from jaxrobust.experiments.benchmarks import harness, speed_works
+from jaxrobust.experiments.benchmarks.speed_works import OURS, THEIRS, Settings
 
 _TRACED_CALLS = 3
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.benchmarks.harness import count, file, setting
 from jaxrobust import attacks, models
 from jaxrobust.classifier import Classifier
+from jaxrobust.experiments.benchmarks.harness import count, file, setting
 from jaxrobust.models import resnet
 from jaxrobust.training import config as configs
 from jaxrobust.training.run import recipe as recipe_of
@@ -212,7 +212,7 @@ def their_works(subject: Subject, settings: Settings) -> tuple[dict[str, Work], 
     if not isinstance(subject.model, resnet.ResNet):
         raise RuntimeError(f"there is no {settings.model} in PyTorch here, only ResNets")
     try:
-        from experiments.benchmarks import torch_resnet
+        from jaxrobust.experiments.benchmarks import torch_resnet
     except ImportError as error:
         raise RuntimeError(f"PyTorch cannot be imported ({error})") from error
     resolved = {}

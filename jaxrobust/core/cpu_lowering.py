@@ -20,7 +20,7 @@ Only the *lowering* of these operations for the CPU backend changes, in the whol
 model profits, whoever wrote it, and differentiation in either mode, `vmap` and jaxprs stay as they
 are. Finite values agree to rounding; NaN may spread to other neighbours. Other backends, complex
 and integer numbers and all but two-dimensional convolutions are left alone.
-`python -m experiments.benchmarks.lowering` measures each against what XLA does by itself.
+`python -m jaxrobust.experiments.benchmarks.lowering` measures each against what XLA does by itself.
 """
 
 import contextlib

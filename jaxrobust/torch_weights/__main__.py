@@ -13,7 +13,7 @@ examples:
   python -m jaxrobust.torch_weights resnet50.pth --model=resnet50 --workdir=runs/public
   python -m jaxrobust.torch_weights imagenet_linf_4.pt --model=resnet50 --workdir=runs/public \\
       --epsilon=4/255
-  python -m experiments.figure2_sensitivity_maps --workdirs runs/public
+  python -m jaxrobust.experiments.figure2_sensitivity_maps --workdirs runs/public
 """
 
 
