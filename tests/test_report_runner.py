@@ -1,6 +1,7 @@
 """The runner: what is done is not done again, whatever ended the call before."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -244,8 +245,8 @@ def test_time_left_is_what_was_expected_corrected_by_what_was_measured(workshop,
     run(plan)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "[1/2] a: begins, about 38:00 left in all"
-    # It took no time: so the rest takes 120 / (18 * 60 + 120) of the twenty minutes.
-    assert lines[1].endswith((", 2:00 left", ", 2:01 left"))
+    # It took seconds: so the rest takes 120 / (18 * 60 + 120) of the twenty minutes, and seconds.
+    assert re.search(r", 2:\d\d left$", lines[1])
 
 
 CALL = f"""
@@ -290,16 +291,15 @@ def test_a_killed_call_goes_on(workshop, also_child):
 def test_a_stage_waits_for_one_that_an_earlier_call_has_left_running(workshop):
     """As where no signal tells an orphan that its parent is gone."""
     workshop.write(
-        "jaxrobust/experiments/a.py", "import time; print('begun', flush=True); time.sleep(2)"
+        "jaxrobust/experiments/a.py",
+        "import time; print('begun', flush=True); time.sleep(5); print(time.monotonic())",
     )
     workshop.write("jaxrobust/experiments/b.py", "import time; print(time.monotonic())")
     command = [sys.executable, "-m", "jaxrobust.experiments.stage", "lock"]
     first = subprocess.Popen([*command, "jaxrobust.experiments.a"], stdout=subprocess.PIPE)
     assert first.stdout.readline() == b"begun\n"
     second = subprocess.Popen([*command, "jaxrobust.experiments.b"], stdout=subprocess.PIPE)
-    first.wait()
-    ended = time.monotonic()
-    assert float(second.communicate()[0]) > ended - 1
+    assert float(second.communicate()[0]) > float(first.communicate()[0])
 
 
 def test_two_calls_do_not_work_in_one_folder(workshop, capsys):
