@@ -62,12 +62,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
-        def run(*arguments: str | Path, expect: int = 0) -> None:
+        def run(*arguments: str | Path, expect: int = 0) -> str:
             print("+", *arguments[:4], flush=True)
             environment = os.environ | {"PYTHONPATH": str(wheel)}
-            ended = subprocess.run(arguments, cwd=folder, env=environment)
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            ended = subprocess.run(arguments, cwd=folder, env=environment, text=True, **pipes)
+            print(ended.stdout, flush=True)
             if ended.returncode != expect:
                 sys.exit(f"{arguments} ended with {ended.returncode}, not {expect}.")
+            return ended.stdout
 
         place = "import jaxrobust, sys; sys.exit(not jaxrobust.__file__.startswith(sys.argv[1]))"
         run(sys.executable, "-c", place, str(wheel))
@@ -76,9 +79,11 @@ def main() -> None:
         run(sys.executable, "-m", "jaxrobust", "--help")
         short = ("--config.steps=2", "--config.runs.adv.steps=2")
         short += ("--config.evaluation.attacks.pgd_8.steps=1",)
-        run(command, "--config=quickstart", *short)
-        # The same trainings, of which nothing is left to do.
-        run(sys.executable, "-m", "jaxrobust.main", "--config=configs/quickstart.py", *short)
+        config = "--config=configs/quickstart.py"
+        first = run(command, "--config=quickstart", *short)
+        again = run(sys.executable, "-m", "jaxrobust.main", config, *short)
+        if not ("trained 2 of 2 steps" in first and "trained" not in again):
+            sys.exit("The second call has trained what the first had.")
 
         draw(folder)
         (folder / "my_package").mkdir()

@@ -57,7 +57,7 @@ def package(workdir: str | Path, name: str) -> list[Path]:
 def describe(training: trained.Trained) -> dict[str, Any]:
     """What the file says of its network; where the data lay is no part of it."""
     results = json.loads((training.workdir / "results.json").read_text())
-    steps = checkpoints.newest_step(training.folder)
+    steps = checkpoints.readable_step(training.folder)
     identity = {"run": training.run, "seed": training.seed, "step": steps}
     measured = [entry for entry in results if identity.items() <= entry.items()]
     rule = f"hold the results of {training.run} at its newest checkpoint, step {steps}"

@@ -94,7 +94,7 @@ def evaluation_pictures(
       split: its name; None is the config's evaluation split.
 
     Raises:
-      ValueError: when the split has too few images, of some class with `per_class`.
+      ValueError: when count is no positive whole number, or a file of the data set is damaged.
       FileNotFoundError: when the data set is not prepared; the sentence names the command.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -110,7 +110,7 @@ def evaluation_pictures(
             *(len(index), count, opened.name, opened.dataset_name, len(opened)),
             ", and no more of some class" if len(index) < whole else "",
         )
-    records = [opened.records[int(place)] for place in index]
+    records = [opened.record(int(place)) for place in index]
     masks = None
     if "mask" in records[0]:
         transform = HostTransform.create(opened, resolved, "none")  # as of the images

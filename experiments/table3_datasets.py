@@ -95,7 +95,7 @@ def _sizes(split: sources.Split, title: str) -> np.ndarray:
     sizes = np.zeros((len(split), 2))
     for index in range(len(split)):
         try:
-            with Image.open(io.BytesIO(split.records[index]["image"])) as picture:
+            with Image.open(io.BytesIO(split.record(index)["image"])) as picture:
                 sizes[index] = picture.height, picture.width
         except OSError as error:
             raise ValueError(f"Cannot read the size of {split.describe(index)}.") from error

@@ -76,6 +76,8 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(str(error))
     except flags.Error as error:
         last = str(error).strip().splitlines()[-1]
+        if "--config must have a value" in last:
+            last = "ValueError: --config must be given: a config that --help lists, or a file."
         # A ValueError of the config's own is meant for its user; of another, the traceback helps.
         sys.exit(last if last.startswith("ValueError: ") else f"{error}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -90,7 +92,11 @@ def _with_paths(argv: list[str]) -> list[str]:
         flag, equals, value = argument.partition("=")
         if is_value or (flag in ("--config", "-config") and equals):
             config, colon, given = (argument if is_value else value).partition(":")
-            named = f"{config_files.find(config)}{colon}{given}"  # for get_config, after the colon
+            path = config_files.find(config)
+            if config_files.is_plan(path):
+                command = f"python -m jaxrobust.experiments.paper --config={config}"
+                sys.exit(f"--config must be of trainings, got the plan of a report: {command}")
+            named = f"{path}{colon}{given}"  # for get_config, after the colon
             argument = named if is_value else f"{flag}={named}"
         is_value = argument in ("--config", "-config")
         found.append(argument)

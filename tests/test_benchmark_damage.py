@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,20 @@ def test_what_is_silently_other_is_the_failure():
     assert damage._judged(2, 1, "said: it is damaged.") == "said: it is damaged."
     assert damage._judged(2, 1, "") == damage.OTHER
     assert damage._judged(2, 1, f"{damage.RAW}: KeyError: 'a'").startswith(damage.RAW)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("/tmp/work/run/std/seed0/checkpoints/30 of step 30 cannot be read", True),
+        ("/tmp/work/run/std/seed0/checkpoints/30/data/metadata must hold", True),
+        ("/tmp/work/run/std/seed0/checkpoints/20 of step 20 cannot be read", False),
+        ("/tmp/work/run/std/seed0 holds another training", False),
+    ],
+)
+def test_a_sentence_must_name_what_was_struck(text, named):
+    path = Path("run/std/seed0/checkpoints/30/data/metadata")
+    assert damage._names(text, path) == named
 
 
 @pytest.mark.parametrize("work", damage.WORKS)

@@ -102,10 +102,10 @@ def damaged_array(folder, step, item="variables"):
         writer.save(checkpoint, jax.tree.unflatten(structure, leaves), force=True)
 
 
-def restore(folder, *resume):
+def restore(folder):
     store = checkpoints.Checkpoints(folder)
     try:
-        return store.restore(dict(classifier().variables), TRAINING, *resume)
+        return store.restore(dict(classifier().variables), TRAINING)
     finally:
         store.close()
 
@@ -137,32 +137,19 @@ def test_another_number_in_the_rest_of_the_state_is_noticed(tmp_path, caplog):
     assert "the array ['momentum'] is not what was written" in caplog.text
 
 
-@pytest.mark.parametrize("state", [{"batches": 19}, {"batches": 20, "seed": 1}, {}, []])
-@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize(
+    ("state", "checksums"),
+    [({"batches": 20, "seed": 1}, True)]
+    + [(state, both) for state in ({"batches": 19}, {}, []) for both in (True, False)],
+)
 def test_another_state_of_the_data_is_noticed(tmp_path, caplog, state, checksums):
     write(tmp_path).close()
     checkpoint = tmp_path / "checkpoints" / "20"
     if not checksums:  # of an earlier version
         shutil.rmtree(checkpoint / "checksums")
     (checkpoint / "data" / "metadata").write_text(json.dumps(state))
-
-    def resume(data):
-        if data != {"batches": data["batches"]}:
-            raise ValueError(f"The state is {data}.")
-
-    assert restore(tmp_path, resume)[0] == 10
+    assert restore(tmp_path)[0] == 10
     assert "of step 20 cannot be read" in caplog.text
-
-
-def test_where_no_checkpoint_fits_none_is_set_aside(tmp_path):
-    write(tmp_path).close()
-
-    def resume(data):
-        raise ValueError("There are 5 examples, expected 6.")
-
-    with pytest.raises(OSError, match=r"newest because of ValueError: There are 5 examples"):
-        restore(tmp_path, resume)
-    assert restore(tmp_path)[0] == 20
 
 
 def test_checkpoints_without_checksums_are_opened(tmp_path):

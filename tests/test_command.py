@@ -59,6 +59,7 @@ def test_a_config_may_stand_behind_a_space_and_have_an_argument():
         (["--help"], 0, "jaxrobust --config=quickstart"),
         ([], 2, "jaxrobust --config=quickstart"),
         (["--config=quikstart"], 1, "did you mean 'quickstart'"),
+        (["--workdir=x"], 1, "--config must be given"),
     ],
 )
 def test_from_an_empty_folder(arguments, code, said, tmp_path):
@@ -72,3 +73,32 @@ def test_from_an_empty_folder(arguments, code, said, tmp_path):
     assert ended.returncode == code
     assert said in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--config=paper_quick"], ["--config", "paper_quick"]])
+def test_the_plan_of_a_report_is_one_sentence(arguments):
+    with pytest.raises(SystemExit) as end:
+        main._with_paths(["jaxrobust", *arguments])
+    assert str(end.value) == (
+        "--config must be of trainings, got the plan of a report: "
+        "python -m jaxrobust.experiments.paper --config=paper_quick"
+    )
+
+
+PARENTS = """
+import jax
+from jax._src import xla_bridge
+from jaxrobust.core.interrupts import terminable
+from jaxrobust.experiments import paper
+from jaxrobust.data import prepare
+
+with terminable():
+    print(xla_bridge.backends_are_initialized())
+"""
+
+
+def test_what_starts_other_programs_leaves_the_devices_to_them():
+    command = [sys.executable, "-c", PARENTS]
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.stdout == "False\n", ended.stderr

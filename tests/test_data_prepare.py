@@ -239,10 +239,10 @@ def test_what_a_killed_preparation_leaves_is_removed(kind, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [".preparation.lock", "1.0.0"]
 
 
-def test_unfinished_folders_of_other_programs_are_left_for_an_hour(tmp_path):
+def test_unfinished_folders_of_other_programs_are_left_for_a_day(tmp_path):
     catalog_data.write("cifar10", tmp_path)
     folder = next(tmp_path.rglob("dataset_info.json")).parent.parent
-    for name, age in (("incomplete.OLD_3.0.2", 4000), ("incomplete.NEW_3.0.2", 60)):
+    for name, age in (("incomplete.OLD_3.0.2", 90_000), ("incomplete.NEW_3.0.2", 4000)):
         (folder / name).mkdir()
         (folder / name / "part").touch()
         for path in (folder / name / "part", folder / name):

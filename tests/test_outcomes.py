@@ -275,3 +275,20 @@ def test_what_is_wrong_is_said(folder):
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         outcomes.measure(folder, data, {"clean": {}}, batch_size=16)
+
+
+def test_logits_that_are_not_finite_are_told_each_time(folder, caplog):
+    network = checkpoints.load(folder)
+    variables = jax.tree.map(lambda leaf: leaf * np.nan, network.variables)
+    questions = {"clean": {}, "blurred": {"variant": BLUR}}
+    expected = [
+        f"The logits of 50 of 50 images{where} are NaN or infinite, expected finite ones: these "
+        "images count as misclassified."
+        for where in ("", " under blurred")
+    ]
+    for again in (False, True):
+        caplog.clear()
+        given = None if again else network.replace(variables=variables)
+        found = measure(folder, questions, classifier=given)
+        assert [one.not_finite for one in found.values()] == [50, 50]
+        assert [record.getMessage() for record in caplog.records] == expected

@@ -51,6 +51,17 @@ def test_pictures_of_every_class(data_dir, count):
         assert (np.diff(found.labels) >= 10 // count).all()
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    config = config_of(tmp_path)
+    pipeline.describe(config.dataset)
+    path = next(tmp_path.rglob("*test.array_record*"))
+    content = bytearray(path.read_bytes())
+    content[40_000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^Cannot read image \d+ of digits test from {path}, "):
+        evaluation_pictures(config, 360)
+
+
 def test_masks_are_the_silhouettes(tmp_path_factory, data_dir, monkeypatch):
     # A small set, drawn by the same generator.
     small = textured_shapes.Parameters(train_examples=20, test_examples=30, cue_conflict_examples=9)

@@ -141,10 +141,12 @@ def flips(count: int, seed: int, pattern: str, folder: Path) -> collections.Coun
             try:
                 end = USES[name](work)
             except (ValueError, OSError) as error:
-                return f"{type(error).__name__}: {error}", f"{SAID}: {error}"
+                told = strike is not None and _names(str(error), strike[0])
+                return f"{type(error).__name__}: {error}", f"{SAID if told else RAW}: {error}"
             except Exception as error:
                 return RAW, f"{RAW}: {type(error).__name__}: {error}"
-        return end, f"{SAID}: {heard.said[0]}" if heard.said else ""
+        named = [text for text in heard.said if strike is None or _names(text, strike[0])]
+        return end, f"{SAID}: {named[0]}" if named else ""
 
     _tell("Training what is to be damaged.")
     shutil.rmtree(folder, ignore_errors=True)
@@ -171,6 +173,13 @@ def flips(count: int, seed: int, pattern: str, folder: Path) -> collections.Coun
 
 
 _ORDER = (SAME, f"{SAME}, and {SAID}", SAID, OTHER, RAW)
+
+
+def _names(text: str, path: Path) -> bool:
+    """Whether a sentence names a file, or the checkpoint or data set that it is a part of."""
+    folders = [folder for folder in path.parents if folder.match("checkpoints/*")]
+    folders += [folder for folder in path.parents if folder.match("data/*/*")]
+    return any(str(part) in text for part in (path, *folders))
 
 
 def _judged(end: Any, expected: Any, said: str) -> str:

@@ -77,7 +77,7 @@ def _logits(classifier, image):
     """What the classifier gives for one image, for its shape alone: it is traced, never run.
 
     Twice, as what Python draws while it is traced would be fixed in each program in its own way.
-    This happens at a classifier's first use only, and compiles nothing.
+    It is done once for each classifier's structure and image's shape, and compiles nothing.
     """
 
     def logits(image):

@@ -46,5 +46,10 @@ def find(config: str | Path) -> Path:
     )
 
 
+def is_plan(path: Path) -> bool:
+    """Whether a file defines the plan of a report, and not a config of trainings."""
+    return "def get_plan(" in path.read_text(encoding="utf-8", errors="replace")
+
+
 def _summary(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]

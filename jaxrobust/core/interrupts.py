@@ -21,13 +21,15 @@ def terminable() -> Iterator[None]:
     """Within, SIGTERM is KeyboardInterrupt: work ends with a sentence and leaves nothing half made.
 
     Programs of several processes are left to JAX, whose coordination service watches for SIGTERM.
+    The devices are not asked for: a report's parent must leave them to its stages.
     """
 
     def stop(kind, frame):
         raise KeyboardInterrupt
 
     try:
-        previous = signal.signal(signal.SIGTERM, stop) if jax.process_count() == 1 else None
+        alone = not jax.distributed.is_initialized()
+        previous = signal.signal(signal.SIGTERM, stop) if alone else None
     except ValueError:  # not the main thread: the caller keeps its own handling
         previous = None
     try:

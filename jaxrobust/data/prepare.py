@@ -37,7 +37,7 @@ _BY_HAND = {
 }
 
 
-_ABANDONED = 3600.0  # seconds without a change
+_ABANDONED = 24 * 3600.0  # seconds without a change: TFDS downloads beside the folder
 _FEW_CLASSES = 10  # no more are counted one by one
 
 

@@ -58,10 +58,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = int(index)
+    def record(self, index: int) -> Mapping[str, Any]:
+        """All that is kept of an image, as `records` has it.
+
+        Raises:
+          ValueError: naming the file, when it is damaged.
+        """
         try:
-            record = self.records[index]
+            return self.records[index]
         except (RuntimeError, ValueError) as error:  # of array_record, of the record's format
             if not self.files:
                 raise
@@ -69,6 +73,10 @@ class Split:
                 f"Cannot read {self.describe(index)} from {self._file(index)}, which is damaged "
                 f"({_first_line(error)}): delete its folder and prepare the data set again."
             ) from error
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = int(index)
+        record = self.record(index)
         label = int(record["label"])
         if not 0 <= label < self.num_classes:
             raise ValueError(

@@ -110,6 +110,7 @@ def evaluate(
     basis: str = "",
     title: str = "evaluation",
     every: float = 10.0,
+    warn: bool = True,
 ) -> dict[str, Any]:
     """Counts over one split, as `count` gives them, but as Python integers and texts.
 
@@ -129,6 +130,7 @@ def evaluate(
       basis: what else the counts depend on; a note of another basis is not gone on from.
       title: of the progress line.
       every: seconds between two progress lines.
+      warn: of images whose logits are not finite.
     """
     classifier = as_pytree(classifier)
     chosen = attacks_by_name or {}
@@ -163,9 +165,8 @@ def evaluate(
                     progress.show(done)
                 if noting and time.perf_counter() - noted > _SAVE_EVERY:
                     noted = time.perf_counter()
-                    position = {"position": batches.get_state()}
-                    note = {"settings": settings, "done": done}
-                    files.write_json(noting, note | {"total": total | position})
+                    note = {"settings": settings, "done": done, "total": total}
+                    files.write_json(noting, note | {"position": batches.get_state()})
     if total["n"] != batches.num_examples:
         raise RuntimeError(
             f"the split {split} has {batches.num_examples} examples, but {total['n']} were counted."
@@ -175,13 +176,17 @@ def evaluate(
     # Mapping over a tree has sorted the names.
     by_attack = dict(zip(chosen, total["attacks"], strict=True))
     by_variant = {name: total["variants"][name] for name in swept}
-    if jax.process_index() == 0:
-        _warn_of_infinite([("", total), *by_attack.items(), *by_variant.items()])
+    if jax.process_index() == 0 and warn:
+        warn_of_infinite([("", total), *by_attack.items(), *by_variant.items()])
     return total | {"attacks": by_attack, "variants": by_variant}
 
 
-def _warn_of_infinite(counted: Iterable[tuple[str, Mapping[str, int]]]) -> None:
-    """Say where images count as wrong because the classifier says nothing of them."""
+def warn_of_infinite(counted: Iterable[tuple[str, Mapping[str, int]]]) -> None:
+    """Say where images count as wrong because the classifier says nothing of them.
+
+    Args:
+      counted: name of what was done to the images, "" for nothing, and the counts.
+    """
     for name, counts in counted:
         if counts["not_finite"]:
             logging.getLogger("jaxrobust").warning(

@@ -49,12 +49,14 @@ class Outcome:
       top5: number of images whose label is among the first five; None under an attack.
       texture: number whose texture's class is the first answer; None where images have none.
       details: of AutoAttack, as `driven.evaluate` gives them; else None.
+      not_finite: of how many a logit is NaN or infinite: they count as wrong, and are warned of.
     """
 
     right: np.ndarray
     top5: int | None = None
     texture: int | None = None
     details: Mapping[str, Any] | None = None
+    not_finite: int = 0
 
     @property
     def n(self) -> int:
@@ -143,7 +145,15 @@ def measure(
                 kept |= answered
                 if jax.process_index() == 0:
                     write_json(path, {"split": split, "identity": identity, "outcomes": kept})
-    return {name: _outcome(kept[key]) for name, key in keys.items()}
+    found = {name: _outcome(kept[key]) for name, key in keys.items()}
+    if jax.process_index() == 0:
+        # Whenever they are asked for, not only when they are measured.
+        counted = {
+            name if questions[name] else "": {"not_finite": one.not_finite, "n": one.n}
+            for name, one in found.items()
+        }
+        evaluate.warn_of_infinite(counted.items())
+    return found
 
 
 def _answers(
@@ -168,6 +178,7 @@ def _answers(
             variants={k: q["variant"] for k, q in together.items() if "variant" in q},
             partial_file=path.with_suffix(".partial.json"),
             basis=digests.digest([identity, sorted(together)]),
+            warn=False,  # `measure` does, by the names of the questions
             **options,
         )
         answers = counted["attacks"] | counted["variants"]
@@ -208,13 +219,16 @@ def _key(question: Question, seed: int, program: str) -> str:
 
 def _kept(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: counts[name] for name in ("right", "top5", "texture", "details") if name in counts
+        name: counts[name]
+        for name in ("right", "top5", "texture", "details", "not_finite")
+        if name in counts
     }
 
 
 def _outcome(kept: Mapping[str, Any]) -> Outcome:
     right = np.frombuffer(kept["right"].encode(), np.uint8) == ord("1")
-    return Outcome(right, kept.get("top5"), kept.get("texture"), kept.get("details"))
+    others = {name: value for name, value in kept.items() if name != "right"}
+    return Outcome(right, **others)
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -174,7 +174,7 @@ def _only_copy_at(path: Path) -> Generator[None]:
     Raises:
       ValueError: when another process holds it.
     """
-    with files.alone(path, f"writes a copy there and holds {path}", wait=False):
+    with files.alone(path, f"writes this copy and holds {path}", wait=False):
         try:
             yield
         finally:

@@ -203,9 +203,10 @@ def train_decoder(
         _check_folder(folder, description)  # once more: another program may have begun meanwhile
         store = checkpoints.Checkpoints(folder)
         try:
-            restored = store.restore(decoder.parameters, state, batches.set_state)
+            restored = store.restore(decoder.parameters, state)
             if restored is not None:
-                done, parameters, state, _ = restored
+                done, parameters, state, position = restored
+                batches.set_state(position)
                 decoder = decoder.replace(parameters=parameters)
             if done > steps:
                 raise ValueError(

@@ -84,12 +84,7 @@ class Checkpoints:
         """The steps of which there is a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def restore(
-        self,
-        variables: Any,
-        training: Any,
-        resume: Callable[[dict], None] = lambda data: None,
-    ) -> tuple[int, Any, Any, dict] | None:
+    def restore(self, variables: Any, training: Any) -> tuple[int, Any, Any, dict] | None:
         """The newest checkpoint that can be read: step, variables, training, data; None if none is.
 
         One that cannot be read is named in a warning, and the one before is taken. What is newer
@@ -97,7 +92,6 @@ class Checkpoints:
 
         Args:
           variables, training: pytrees of the same structure, whose shardings the result gets.
-          resume: is given `data`; what it raises counts as damage.
 
         Raises:
           OSError: when there are checkpoints and none can be read.
@@ -106,7 +100,6 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 found = self._read(step, variables, training)
-                resume(found[-1])
             except Exception as error:
                 damaged.append((step, error))
                 _warn_unreadable(self._folder, step, error)

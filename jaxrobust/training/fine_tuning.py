@@ -106,7 +106,7 @@ def describe_backbones(config: ConfigDict, seed: int) -> list[dict[str, Any]]:
         training = checkpoints.read_config(folder)
         if training is None:
             raise FileNotFoundError(f"pretrained.backbones: {folder} holds no config.json.")
-        step = checkpoints.newest_step(folder)
+        step = checkpoints.readable_step(folder)
         if step is not None and step < (training.get("steps") or 0):
             _LOGGER.warning(
                 "The backbone %s is not finished: step %d of %d.", folder, step, training["steps"]

@@ -119,9 +119,10 @@ def _restored(
     run: Run, state: TrainState, store: checkpoints.Checkpoints, batches: Batches, mesh: Mesh
 ) -> tuple[TrainState, int]:
     """The state to go on from, and the number of steps that it has behind it."""
-    restored = store.restore(state.variables, (state.step, state.optimizer), batches.set_state)
+    restored = store.restore(state.variables, (state.step, state.optimizer))
     if restored is not None:
-        done, variables, (step, optimizer), _ = restored
+        done, variables, (step, optimizer), position = restored
+        batches.set_state(position)
         return TrainState(step, variables, optimizer), done
     if run.backbones:
         variables = fine_tuning.with_pretrained(
