@@ -53,10 +53,13 @@ class Trained:
     def evaluation(self) -> dict[str, Any] | None:
         """What its config's evaluation has measured, as in results.json.
 
-        None where it has not measured anything, or another than the checkpoint that is loaded.
+        None where it has not measured anything, or another than the newest checkpoint.
         """
-        results = (study.finished(self.folder) or {"results": {}})["results"]
-        return results if results.get("step") == checkpoints.readable_step(self.folder) else None
+        note = study.finished(self.folder)
+        if note is None:
+            return None
+        results = note["results"]
+        return results if results.get("step") == checkpoints.newest_step(self.folder) else None
 
 
 Pair = tuple[Trained, Trained]

@@ -188,6 +188,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_plain_jit_vmap_and_chunks_are_the_same(variant, mode):
@@ -241,6 +242,7 @@ def trained(name):
 RADII = {("std", "linf"): 3 / 255, ("std", "l2"): 0.3, ("adv", "linf"): 8 / 255, ("adv", "l2"): 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "norm"), RADII)
 def test_it_is_at_least_as_strong_as_pgd_of_the_same_steps(name, norm):
     network, images, labels = trained(name)

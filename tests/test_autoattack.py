@@ -62,6 +62,7 @@ def autoattack(*, classes=10, shape=SHAPE, norm="linf", key=KEY, **options):
     return attacks.autoattack(network(classes, shape), images, labels, key=key, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", RADIUS)
 def test_the_verdicts_are_what_the_images_say(norm):
     record = autoattack(norm=norm)
@@ -102,6 +103,7 @@ ALONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", RADIUS)
 @pytest.mark.parametrize("name", ALONE)
 def test_each_part_is_the_attack_of_that_name(name, norm):
@@ -118,6 +120,7 @@ def test_each_part_is_the_attack_of_that_name(name, norm):
         np.testing.assert_allclose(record.images[broken], moved[broken], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [{"batch_size": 1}, {"batch_size": 7}, {"devices": 1}])
 def test_batches_and_devices_change_no_verdict(batch):
     devices = jax.devices()[: batch.get("devices", 3)]
@@ -125,6 +128,7 @@ def test_batches_and_devices_change_no_verdict(batch):
     np.testing.assert_array_equal(record.broken_by, autoattack().broken_by)
 
 
+@pytest.mark.slow
 def test_the_order_changes_no_verdict():
     images, labels = pictures()
     order = np.random.default_rng(0).permutation(len(images))
@@ -133,6 +137,7 @@ def test_the_order_changes_no_verdict():
     np.testing.assert_array_equal(turned.broken_by, autoattack().broken_by[order])
 
 
+@pytest.mark.slow
 def test_programs_are_few_whatever_the_number_of_images_and_the_radius():
     def programs():
         return many._advance._cache_size() + many._renew._cache_size()

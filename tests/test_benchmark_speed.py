@@ -38,6 +38,7 @@ def record():
     return benchmark_speed.measure(dataclasses.replace(_TINY, torch=False, peak_tflops=0.5))
 
 
+@pytest.mark.slow
 def test_every_work_is_measured_in_every_round(record):
     record = json.loads(json.dumps(record))
     assert set(record) == {"date", "hardware", "versions", "settings", "results"}

@@ -79,6 +79,7 @@ def evaluated(data_dir, *, batch_size, devices, images=30, **options):
     )
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_attack_on_the_first_images(data_dir):
     found = evaluated(data_dir, batch_size=16, devices=8)
     other = evaluated(data_dir, batch_size=17, devices=1)  # read in other batches
@@ -143,6 +144,7 @@ def calls(monkeypatch):
     return done
 
 
+@pytest.mark.slow
 def test_it_is_measured_once_and_beside_what_one_pass_answers(folder, passes, calls):
     found = measure(folder, {"clean": {}, "first": FIRST})
     assert (len(passes), len(calls)) == (1, 1)

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from jaxrobust import __version__
+from jaxrobust.core.files import read_json
 from jaxrobust.core.logs import Progress
 from jaxrobust.experiments import render
 from jaxrobust.experiments.experiment import Experiment, whole_number
@@ -59,7 +60,7 @@ def found(arguments):
 def test_the_record_holds_settings_numbers_and_what_is_shown(tmp_path, capsys):
     call(tmp_path, found, "--workdirs", "a", "b", "--count", "3")
     out = tmp_path / "out"
-    record = json.loads((out / "figure0.json").read_text())
+    record = read_json(out / "figure0.json")
     shown = record.pop("shown")
     assert record == {
         "settings": {"workdirs": ["a", "b"], "out": str(out), "count": 3},

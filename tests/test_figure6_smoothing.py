@@ -152,6 +152,7 @@ def test_figures_record_and_table(digits, tmp_path, capsys):
     assert files_of(digits) == before
 
 
+@pytest.mark.slow
 def test_sliders_show_pictures_and_accuracies_of_each_level(digits, tmp_path):
     figure6.EXPERIMENT.main(["--workdirs", str(digits), "--out", str(tmp_path), "--tiles"])
     record = read(tmp_path / "figure6_smoothing.json")

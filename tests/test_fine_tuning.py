@@ -50,6 +50,7 @@ def part(classifier, collection, index):
     return classifier.variables[collection][f"backbones_{index}"]
 
 
+@pytest.mark.slow
 def test_repeated_folders_and_other_seeds_mean_other_trainings(pretrained, data_dir):
     std, adv = pretrained / "std", pretrained / "adv"
     config = fusion(data_dir, std, std, adv)
@@ -309,6 +310,7 @@ def test_a_copied_training_is_no_second_one(pretrained, data_dir, tmp_path):
         train.train(config, tmp_path / "new", seed=0)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_is_a_backbone_with_the_default_dtype(pretrained, data_dir, tmp_path):
     first = fusion(data_dir, pretrained / "std")
     first.model.dtype = "auto"
@@ -341,6 +343,7 @@ def test_a_fine_tuning_of_other_backbones_is_another_training(pretrained, data_d
     train.train(fusion(data_dir, pretrained / "std" / "seed3"), tmp_path, seed=0)
 
 
+@pytest.mark.slow
 def test_each_seed_has_the_fields_of_its_own_backbone(pretrained, data_dir, tmp_path):
     shutil.copytree(pretrained / "std", tmp_path / "std")
     other = checkpoints.read_config(tmp_path / "std/seed10")

@@ -127,6 +127,7 @@ def test_deepfool_considers_as_many_classes_as_it_is_told():
     assert float(far.item()) == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_plain_compiled_and_mapped_the_same(case):
     images, labels = pictures()

@@ -172,6 +172,7 @@ for attack in %r:
 AUTOATTACK = {"name": "autoattack", "epsilon": 0.1, "attacks": ["apgd-ce", "fab-t"]}
 
 
+@pytest.mark.slow
 def test_the_program_is_known_by_its_text():
     model = models.create("resnet8_small", num_classes=10, width=4)
 

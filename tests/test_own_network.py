@@ -76,6 +76,7 @@ def refusal(name, workdir, out, capsys, *arguments):
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_maps_are_of_the_pictures_that_there_are(trainings, tmp_path, caplog):
     found = call("figure2_sensitivity_maps", trainings[Network], tmp_path, *FEW)
     [of_network] = found["architectures"].values()
@@ -86,6 +87,7 @@ def test_maps_are_of_the_pictures_that_there_are(trainings, tmp_path, caplog):
     assert f"42 of the 200 pictures asked for are taken: {place}" in said
 
 
+@pytest.mark.slow
 def test_what_a_method_lacks_is_said_before_anything_is_measured(trainings, tmp_path, capsys):
     methods = ("--methods", "vanilla_gradient", "guided_backprop")
     workdir = trainings[WithoutConvolution]
@@ -96,6 +98,7 @@ def test_what_a_method_lacks_is_said_before_anything_is_measured(trainings, tmp_
     assert "maps" not in said.split(":")[0]
 
 
+@pytest.mark.slow
 def test_filters_of_pixels(trainings, tmp_path, capsys):
     steps = ("--steps", "2", "--regularized-steps", "2", "--measured-filters", "2")
     found = call("figure3_layer_visualization", trainings[Network], tmp_path, *steps)
@@ -125,6 +128,7 @@ def test_every_experiment_works(name, arguments, trainings, tmp_path):
     assert call(name, trainings[Network], tmp_path, *arguments)["files"]
 
 
+@pytest.mark.slow
 def test_one_seed_and_a_third_are_said_as_such(trainings, tmp_path):
     of_table2, of_figure4 = (
         json.dumps(call(name, trainings[Network], tmp_path)["shown"], ensure_ascii=False)
@@ -143,6 +147,7 @@ def test_one_seed_and_a_third_are_said_as_such(trainings, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -238,6 +238,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LAYOUTS)
 @pytest.mark.parametrize("size", [32, 224])
 def test_titles_are_inside_and_apart(case, size):

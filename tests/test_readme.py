@@ -39,6 +39,10 @@ RUN_BY = {
     "python -m jaxrobust.main --config=configs/fashion_mnist.py": (
         ".ci/run::--config=configs/fashion_mnist.py"
     ),
+    "python -m jaxrobust.experiments.table1_robustness --workdirs runs/fashion_mnist --steps 20 "
+    "--restarts 3 --autoattack 1000": (
+        "tests/test_table1_robustness.py::test_figures_are_those_of_the_attack"
+    ),
     "python -m jaxrobust.main --config=configs/fashion_mnist_stems.py": SMOKE,
     "python -m jaxrobust.experiments.stride_or_training --workdirs runs/fashion_mnist_stems": SMOKE,
     "python -m jaxrobust.experiments.paper --config=configs/paper_quick.py --out=report": SMOKE,

@@ -103,6 +103,7 @@ def test_an_experiment_without_its_trainings_is_not_run(workshop, capsys):
     assert workshop.ran() == []
 
 
+@pytest.mark.slow
 def test_what_was_trained_half_way_decides_nothing(workshop):
     workshop.trains()
     studies = [Study("base", "x.py"), Study("fused", "y.py", starts_from=["base"])]
@@ -288,6 +289,7 @@ def test_a_killed_call_goes_on(workshop, also_child):
     assert workshop.ran() == ["b", "c"]
 
 
+@pytest.mark.slow
 def test_a_stage_waits_for_one_that_an_earlier_call_has_left_running(workshop):
     """As where no signal tells an orphan that its parent is gone."""
     workshop.write(

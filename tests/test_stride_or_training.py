@@ -75,6 +75,7 @@ def record(study, tmp_path_factory):
     return found_by([study], tmp_path_factory.mktemp("figures"))
 
 
+@pytest.mark.slow
 def test_the_grid_of_a_strided_stem_is_found_and_laid_to_the_stride(record):
     found = record["architectures"][TITLE]
     cells = {(cell["network"], cell["attack"]): cell for cell in found["cells"]}
@@ -231,6 +232,7 @@ def test_of_two_networks_that_both_pool_the_effects_are_stated_alone(study, tmp_
     assert [row[0] for row in found.parts[0].rows] == list(found.numbers["effects"])
 
 
+@pytest.mark.slow
 def test_nothing_is_decided_of_networks_that_have_learnt_too_little(study, tmp_path, monkeypatch):
     monkeypatch.setitem(trained._LEAST_CLEAN, "digits", 12.5)
     record = found_by([study], tmp_path, "--methods", "vanilla_gradient", "--pictures", "1")

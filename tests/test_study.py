@@ -30,6 +30,7 @@ def assert_same(first, second):
     jax.tree.map(np.testing.assert_array_equal, dict(first.variables), dict(second.variables))
 
 
+@pytest.mark.slow
 def test_study_of_two_runs(data_dir, tmp_path, capsys):
     config = tiny.config(data_dir, seeds=(0, 1))
     config.runs = {"std": {}, "adv": ADVERSARIAL}
@@ -102,6 +103,7 @@ def test_a_fresh_study_opens_each_split_once_and_traces_its_step_to_check_and_to
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", ["True", "False"])
 def test_study_of_one_channel(tmp_path, in_memory):
     catalog_data.write("fashion_mnist", tmp_path / "data")

@@ -758,6 +758,7 @@ def test_a_copy_is_verified_before_it_is_published(shallow, source, tmp_path, mo
     assert contents(output / "validation") == contents(whole)
 
 
+@pytest.mark.slow
 def test_copy_of_a_catalogued_set_keeps_the_labels(shallow, data_dir, tmp_path):
     config = DatasetConfig(name="textured_shapes", data_dir=str(data_dir))
     folder = copy(
@@ -889,6 +890,7 @@ def run(*arguments):
     command.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_commands(files, source, data_dir, tmp_path, capsys):
     run(
         *("train_decoder", "--encoder", files / "encoder.safetensors", "--layer=relu2_1"),

@@ -55,6 +55,7 @@ def step(made, devices=1, model=MODEL):
     )
 
 
+@pytest.mark.slow
 def test_two_steps_equal_sgd_written_by_hand():
     """PyTorch's SGD: v = momentum v + (g + decay w), w = w - rate v."""
     made = recipe(schedule__name="constant", optimizer__weight_decay=0.01)
@@ -85,6 +86,7 @@ def test_two_steps_equal_sgd_written_by_hand():
     assert state.step == 2
 
 
+@pytest.mark.slow
 def test_adversarial_step_trains_on_the_attack_of_the_library():
     """The loss that is reported is that of train mode on the images that fgsm returns."""
     made = recipe(attack={"name": "fgsm", "epsilon": 0.1})
@@ -173,6 +175,7 @@ def test_fgsm_step_costs_five_thirds_of_a_standard_step():
     assert ratio == pytest.approx(5 / 3, rel=0.05)
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_take_the_same_standard_steps():
     made = recipe()
     one, eight = state_of(made), state_of(made, devices=8)
@@ -189,6 +192,7 @@ def test_one_and_eight_devices_take_the_same_standard_steps():
         assert leaf.sharding.is_fully_replicated
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_make_the_same_adversarial_loss():
     """The sums differ in their last bits, so signs of near-zero gradients may flip; each flips one
     pixel by 2 epsilon at the places where the loss hardly depends on it."""

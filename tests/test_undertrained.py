@@ -55,6 +55,7 @@ def verdicts_of(shown):
     return own.union(*map(verdicts_of, shown.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_decides_nothing_before_std_is_evaluated(name, work, tmp_path):
     numbers, shown = found_by(name, work, tmp_path)
