@@ -141,6 +141,7 @@ def test_linear_l1_optimum_is_reached_within_one_per_cent(shape, epsilon):
     assert 0.99 * optimum <= gain <= optimum * (1 + 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "epsilon"), BALLS)
 def test_alone_and_in_a_batch_the_same(norm, epsilon):
     classifier, x, key = convolutional(), images(), jax.random.key(7)

@@ -151,6 +151,7 @@ def test_programs_are_few_whatever_the_number_of_images_and_the_radius():
     assert 8 <= programs() - before <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "said"), [(2, 1), (3, 1), (4, 0), (10, 0)])
 @pytest.mark.filterwarnings("ignore:With")
 def test_few_classes(classes, said):
@@ -317,6 +318,7 @@ def test_killed_in_each_part_it_ends_with_the_same_verdicts(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ensemble.STANDARD)
 def test_logits_of_half_precision_are_attacked_in_float32(part):
     record = judged(lambda network, image: network(image).astype(jnp.bfloat16), attacks=(part,))

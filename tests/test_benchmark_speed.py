@@ -57,6 +57,7 @@ def test_every_work_is_measured_in_every_round(record):
         )
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_passes(record):
     flops = {name: both[OURS]["flops"] for name, both in record["results"].items()}
     passes = {name: count / flops["forward"] for name, count in flops.items()}

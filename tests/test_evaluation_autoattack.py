@@ -107,6 +107,7 @@ def test_counts_are_those_of_the_attack_on_the_first_images(data_dir):
     assert 0 < found["top1"] < 30 * record.clean_accuracy
 
 
+@pytest.mark.slow
 def test_all_images_are_those_of_the_split(data_dir):
     everything = evaluated(data_dir, batch_size=16, devices=1, images=None)
     assert everything["n"] == len(everything["right"]) == 50

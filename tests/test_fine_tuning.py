@@ -68,6 +68,7 @@ def test_repeated_folders_and_other_seeds_mean_other_trainings(pretrained, data_
     assert [seeds(seed) for seed in (0, 1)] == [[second], [second]]
 
 
+@pytest.mark.slow
 def test_frozen_backbones_do_not_move_by_a_bit(pretrained, data_dir, tmp_path):
     config = fusion(data_dir, pretrained / "std", pretrained / "adv")
     config.pretrained.frozen = True

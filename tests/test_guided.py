@@ -51,6 +51,7 @@ TRANSFORMATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
 def test_any_order_of_transformations_equals_the_function_written_with_guided_relus(transformation):
     found = np.stack(transformation(guided(nested(jax.nn.relu))))

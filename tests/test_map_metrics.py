@@ -502,6 +502,7 @@ def saliency_maps():
     return np.random.default_rng(5).standard_normal((7, *SHAPE)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("insert", "steps", "signed"),
     [(False, 1, False), (False, 3, True), (False, 20, False), (True, 3, False), (True, 20, True)],
@@ -529,6 +530,7 @@ def test_curves_of_a_linear_classifier_equal_numpy(insert, steps, signed):
         np.testing.assert_allclose(alone, result[index], rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 17])
 @pytest.mark.parametrize("method", [map_metrics.deletion_curve, map_metrics.insertion_curve])
 def test_batch_size_does_not_change_curves(method, batch_size):

@@ -83,6 +83,7 @@ def norms_of(delta, norm):
     return np.linalg.norm(np.float64(delta).reshape(len(delta), -1), ORDERS[norm], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "size"),
     [
@@ -141,6 +142,7 @@ def test_plain_compiled_and_mapped_the_same(case):
         assert_equal_to_rounding(attack(images[0], labels[0]), plain[0], 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_results_are_misclassified_in_the_box_and_within_epsilon(case):
     (images, labels), classifier, norm = pictures(), network(), norm_of(case)

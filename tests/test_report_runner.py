@@ -84,6 +84,7 @@ def test_a_failing_stage_is_named_and_loses_nothing_else(workshop, capsys):
     assert workshop.ran() == ["b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["die", "no record"])
 def test_a_stage_that_leaves_nothing_has_failed_and_is_tried_again(workshop, what):
     workshop.does(a=what)
@@ -202,6 +203,7 @@ def test_a_damaged_picture_is_made_again_and_a_moved_folder_is_not(workshop):
     assert workshop.ran() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ['{"well": tr', "{}", '{"status": 0, "inputs": "x"}', "[1]"])
 def test_a_stamp_that_says_something_else_counts_as_none(workshop, text):
     run(plan_of("a"))

@@ -259,6 +259,7 @@ SAMPLED = {
 CUTS = [(1, 1), (7, 1), (25, 1), (3, 8), (1000, 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "batch_size", "devices"),
     # The variance differs from the mean only where the samples of one image are cut apart.

@@ -70,6 +70,7 @@ MODES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("norm", "epsilon"), BALLS)
 def test_plain_jit_vmap_and_chunks_are_the_same(norm, epsilon, mode):
@@ -177,6 +178,7 @@ def test_in_l2_a_proposal_equals_the_algorithm_on_slices(shape):
         np.testing.assert_allclose(point, expected, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"queries": 100}, {"queries": 50, "restarts": 3}])
 @pytest.mark.parametrize(("norm", "epsilon"), BALLS)
 def test_more_queries_and_more_restarts_never_hurt(norm, epsilon, more):

@@ -110,6 +110,7 @@ def test_the_grid_of_a_strided_stem_is_found_and_laid_to_the_stride(record):
     )
 
 
+@pytest.mark.slow
 def test_the_first_layers_of_pgd_are_nearer_to_the_nyquist_corner(record):
     found = record["architectures"][TITLE]
     for cell in found["cells"]:

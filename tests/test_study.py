@@ -80,6 +80,7 @@ def test_study_of_two_runs(data_dir, tmp_path, capsys):
     assert again[0]["clean"] == results[0]["clean"]
 
 
+@pytest.mark.slow
 def test_a_fresh_study_opens_each_split_once_and_traces_its_step_to_check_and_to_run(
     data_dir, tmp_path, monkeypatch
 ):
