@@ -71,7 +71,7 @@ def config(data: str, *, attack_steps: int = 2) -> ConfigDict:
     made.batch_size, made.epochs, made.steps = 64, None, STEPS
     made.checkpoint.every_steps, made.checkpoint.keep = BETWEEN, 3
     attack = {"name": "pgd", "epsilon": 0.05, "steps": attack_steps}
-    made.evaluation.batch_size, made.evaluation.attacks = 60, {"pgd": attack}
+    made.evaluation.batch_size, made.evaluation.attacks = 64, {"pgd": attack}
     made.runs = {"std": {}, "adv": {"attack": {"name": "fgsm", "epsilon": 0.05}}}
     return made
 
