@@ -17,19 +17,7 @@ import numpy as np
 from PIL import Image
 
 README = Path(__file__).parents[1] / "README.md"
-NETWORK = """
-import flax.linen as nn
-
-
-class Network(nn.Module):
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        features = nn.relu(nn.Conv(4, (3, 3), strides=2)(images))
-        features = nn.relu(nn.Conv(4, (3, 3))(features))
-        return nn.Dense(self.num_classes)(features.mean((1, 2)))
-"""
+NETWORK = Path(__file__).parents[1] / "tests" / "own_network.py"
 # README's lines train for long; how experiments are called, with less to do where they have much.
 SHORTER = {"epochs = 90": "epochs = 2", "batch_size = 256": "batch_size = 8"}
 EXPERIMENTS = {
@@ -87,7 +75,7 @@ def main() -> None:
 
         draw(folder)
         (folder / "my_package").mkdir()
-        (folder / "my_package" / "networks.py").write_text(NETWORK)
+        (folder / "my_package" / "networks.py").write_text(NETWORK.read_text())
         blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
         [text] = [block for block in blocks if "my_package.networks:Network" in block]
         for long, shorter in SHORTER.items():

@@ -110,7 +110,7 @@ def overview() -> str:
 
     own = [flags.FLAGS[name] for name in ("config", "workdir", "multihost", "compilation_cache")]
     configs = config_files.summaries()
-    reports = [name for name in configs if name.startswith("paper_")]
+    reports = [name for name in configs if config_files.is_plan(config_files.FOLDER / f"{name}.py")]
     wide = max(map(len, configs))
 
     def described(names: Iterable[str]) -> list[str]:

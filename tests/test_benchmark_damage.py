@@ -26,10 +26,10 @@ def test_what_is_silently_other_is_the_failure():
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("/tmp/work/run/std/seed0/checkpoints/30 of step 30 cannot be read", True),
-        ("/tmp/work/run/std/seed0/checkpoints/30/data/metadata must hold", True),
-        ("/tmp/work/run/std/seed0/checkpoints/20 of step 20 cannot be read", False),
-        ("/tmp/work/run/std/seed0 holds another training", False),
+        ("/copy/run/std/seed0/checkpoints/30 of step 30 cannot be read", True),
+        ("/copy/run/std/seed0/checkpoints/30/data/metadata must hold", True),
+        ("/copy/run/std/seed0/checkpoints/20 of step 20 cannot be read", False),
+        ("/copy/run/std/seed0 holds another training", False),
     ],
 )
 def test_a_sentence_must_name_what_was_struck(text, named):

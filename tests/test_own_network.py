@@ -11,19 +11,10 @@ import pytest
 from jaxrobust.experiments import figure2_sensitivity_maps, figure4_first_layer
 from jaxrobust.training import config as configs
 from jaxrobust.training import study
+from tests.own_network import Network
 
 PICTURES = {"train": (8, 8, 8), "validation": (14, 15, 13)}
 FEW = ["--methods", "vanilla_gradient", "integrated_gradients"]
-
-
-class Network(nn.Module):
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        features = nn.relu(nn.Conv(4, (3, 3), strides=2)(images))
-        features = nn.relu(nn.Conv(4, (3, 3))(features))
-        return nn.Dense(self.num_classes)(features.mean((1, 2)))
 
 
 class WithoutConvolution(nn.Module):
@@ -52,7 +43,7 @@ def trainings(tmp_path_factory):
         settings.dataset.name = "image_folder"
         settings.dataset.path = str(folder / "pictures")
         settings.dataset.image_size = 16
-        settings.model.name = f"{__name__}:{network.__name__}"
+        settings.model.name = f"{network.__module__}:{network.__name__}"
         settings.runs = {"std": {}, "adv": {"attack": {"name": "fgsm", "epsilon": 0.02}}}
         settings.epochs, settings.steps, settings.batch_size = None, 2, 8
         settings.evaluation.attacks = {}

@@ -7,12 +7,13 @@ import os
 import platform
 import sys
 import time
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from jaxrobust.core import digests
 
 # The key of a JSON object under which stands the CRC-32 of all the others.
 _SEAL = "crc32"
@@ -209,7 +210,7 @@ def _opened(text: str | bytes, name: str, kinds: dict[str, type]) -> dict[str, A
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
+    return digests.checksum(json.dumps(content, sort_keys=True).encode())
 
 
 def _finite(content: Any) -> Any:

@@ -101,14 +101,20 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         if self.is_current():
             return
         path = Path(self.data_dir)
-        config = {"config": self.builder_config.name} if self.builder_config else {}
-        title = "/".join(filter(None, [self.name, config.get("config")]))
+        title = "/".join([self.name, *self._config().values()])
         with only_preparation(title, path.parent):
             remove_abandoned(path.parent)
             # A new builder, since this one has looked before it waited.
-            builder = type(self)(data_dir=self.data_dir_root, **config)
+            builder = self._anew()
             if not builder.is_current():
                 builder._prepare(path, title, manual_dir)
+
+    def _config(self) -> dict[str, str]:
+        return {"config": self.builder_config.name} if self.builder_config else {}
+
+    def _anew(self) -> EmbeddedBuilder:
+        """A builder of the same data set that has not looked at the disk before now."""
+        return type(self)(data_dir=self.data_dir_root, **self._config())
 
     def _prepare(self, path: Path, title: str, manual_dir: str | None) -> None:
         builder = self
@@ -126,8 +132,7 @@ class EmbeddedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             path.rename(outdated)
             shutil.rmtree(outdated, ignore_errors=True)
             # Without what this one has read of the outdated set.
-            config = {"config": self.builder_config.name} if self.builder_config else {}
-            builder = type(self)(data_dir=self.data_dir_root, **config)
+            builder = self._anew()
         print(f"Preparing {title} in {path} ...", end="", file=sys.stderr, flush=True)
         start = time.perf_counter()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import simplejpeg
 from absl import logging
 
-from jaxrobust.core import files
+from jaxrobust.core import digests, files
 from jaxrobust.core.checks import check_that
 from jaxrobust.core.settings import difference, to_plain
 from jaxrobust.data import decode, sources
@@ -105,7 +104,7 @@ class CopyPlan:
             encoded = simplejpeg.encode_jpeg(picture, quality=95, colorsubsampling="444")
         with files.written_whole(self.incomplete / name) as temporary:
             temporary.write_bytes(encoded)
-        return _checksum(encoded)
+        return digests.checksum(encoded)
 
     def prepare_output(self, settings: dict[str, Any]) -> bool:
         """Check that the output is empty or a part of this very copy; is there work left?"""
@@ -154,7 +153,7 @@ class CopyPlan:
             if "picture_crc32" not in record:  # of an earlier version
                 return picture.is_file()
             try:
-                return _checksum(picture.read_bytes()) == record["picture_crc32"]
+                return digests.checksum(picture.read_bytes()) == record["picture_crc32"]
             except OSError:
                 return False
 
@@ -188,10 +187,6 @@ class CopyPlan:
         self._write_records(self.records, [recorded[index] for index in indices])
         self.incomplete.rename(self.folder)
         self.unfinished_records.unlink(missing_ok=True)
-
-
-def _checksum(content: bytes) -> str:
-    return f"{zlib.crc32(content):08x}"
 
 
 def without_small(split: sources.Split) -> sources.Split:
